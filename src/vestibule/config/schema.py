@@ -1,0 +1,276 @@
+"""What the two configuration files may say. Unknown keys are errors everywhere."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from vestibule.core.money import parse_usd
+from vestibule.core.text.globs import ImpossibleGlob, check_glob
+from vestibule.core.text.names import NameRefused, canonical_endpoint, canonical_host
+
+Tool = Literal["get_task", "read_file", "list_files", "search_files", "write_file", "apply_patch", "run_command"]
+TOOLS: tuple[Tool, ...] = get_args(Tool)
+WallName = Literal["mounts", "network", "seccomp", "landlock", "cgroup", "no_new_privs", "pids", "monitor"]
+Registry = Literal["pip", "npm", "cargo", "go", "maven", "debian"]
+DEFAULT_MINIMUM: tuple[WallName, ...] = ("mounts", "network", "seccomp", "no_new_privs")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _nano(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
+        raise ValueError("write an amount of US dollars, such as 2.50")
+    return parse_usd(str(value))
+
+
+NanoUsd = Annotated[
+    int,
+    BeforeValidator(_nano, json_schema_input_type=float | str),
+    Field(description="US dollars as a decimal, at most nine places"),
+]
+
+
+def _glob(value: str) -> str:
+    try:
+        check_glob(value)
+    except ImpossibleGlob as error:
+        raise ValueError(str(error)) from None
+    return value.rstrip("/") + "/**" if value.endswith("/") else value
+
+
+def _endpoint(value: str) -> str:
+    try:
+        host, port = canonical_endpoint(value)
+    except NameRefused as error:
+        raise ValueError(str(error)) from None
+    return f"{host}:{port}"
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Glob = Annotated[str, BeforeValidator(lambda v: _glob(v) if isinstance(v, str) else v)]
+Globs = Annotated[tuple[Glob, ...], BeforeValidator(_tuple)]
+Endpoint = Annotated[str, BeforeValidator(lambda v: _endpoint(v) if isinstance(v, str) else v)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Argv = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(min_length=1)]
+
+
+def _duration(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,4}[mhd]", value):
+        return int(value[:-1]) * {"m": 60, "h": 3600, "d": 86400}[value[-1]]
+    raise ValueError("write a duration such as 30m, 12h or 7d")
+
+
+Seconds = Annotated[int, BeforeValidator(_duration, json_schema_input_type=str)]
+
+
+class Network(_Strict):
+    """Names the role may reach. A registry is named by ecosystem; its host is the operator's."""
+
+    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] = ()
+    registries: Annotated[tuple[Registry, ...], BeforeValidator(_tuple)] = ()
+
+
+class RoleBudget(_Strict):
+    """Ceilings of one run in this role."""
+
+    usd: NanoUsd | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    minutes: Annotated[int, Field(gt=0, le=1440)] = 30
+
+
+class RoleConfig(_Strict):
+    """A named maximum of rights."""
+
+    read: Annotated[Globs, Field(min_length=1)]
+    write: Globs = ()
+    tools: Annotated[tuple[Tool, ...], BeforeValidator(_tuple)] = TOOLS
+    commands: Names = ()
+    network: Network = Network()
+    budget: RoleBudget = RoleBudget()
+
+    @field_validator("commands")
+    @classmethod
+    def _plain_programs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
+                raise ValueError(f"{name!r}: a command is a program's plain name, such as pytest")
+        return value
+
+
+class AgentConfig(_Strict):
+    """An agent by name: an adapter and a model, both defined by the operator."""
+
+    adapter: str
+    model: str = ""
+    mode: Literal["mcp", "native"] = "mcp"
+
+
+class ReviewGate(_Strict):
+    """Who must approve a change before it merges."""
+
+    approvals: Annotated[int, Field(ge=1, le=20)] = 1
+    from_: Annotated[Names, Field(alias="from")] = ()
+    self_approval: Literal["never", "recorded"] = "never"
+    expires: Seconds = 7 * 86400
+    when: Literal["always"] = "always"
+
+
+class Gates(_Strict):
+    review: ReviewGate = ReviewGate()
+
+
+class ChangesConfig(_Strict):
+    """Limits on what may leave, besides the shipped guards."""
+
+    max_files: Annotated[int, Field(gt=0)] = 50
+    max_lines: Annotated[int, Field(gt=0)] = 2000
+    protected: Globs = ()
+
+
+class VerifyConfig(_Strict):
+    """Commands run after approval and only then, in a sandbox of their own."""
+
+    commands: Annotated[tuple[Argv, ...], BeforeValidator(_tuple)] = ()
+
+
+class RepoSandbox(_Strict):
+    """May add to the operator's minimum, never take from it."""
+
+    minimum: Annotated[tuple[WallName, ...], BeforeValidator(_tuple)] = ()
+
+
+_PERSON = re.compile(r"(?:local:[A-Za-z0-9_][A-Za-z0-9_.-]*|group:[A-Za-z0-9_-]+|oidc:https?://\S+#\S+)\Z")
+
+
+class RepoConfig(_Strict):
+    """`.vestibule/config.yaml`."""
+
+    version: Literal[1]
+    roles: Annotated[dict[str, RoleConfig], Field(min_length=1)]
+    agents: dict[str, AgentConfig] = {}
+    groups: dict[str, Names] = {}
+    gates: Gates = Gates()
+    changes: ChangesConfig = ChangesConfig()
+    scanners: Names = ()
+    verify: VerifyConfig = VerifyConfig()
+    sandbox: RepoSandbox = RepoSandbox()
+
+    @field_validator("roles", "agents", "groups")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,62}", name):
+                raise ValueError(f"{name!r}: a name has letters, digits, '-' and '_', and starts with a letter")
+        return value
+
+    @model_validator(mode="after")
+    def _people_exist(self) -> RepoConfig:
+        for members in (*self.groups.values(), self.gates.review.from_):
+            for member in members:
+                if not _PERSON.fullmatch(member):
+                    raise ValueError(f"{member!r}: write local:NAME, oidc:ISSUER#NAME or group:NAME")
+                if member.startswith("group:") and member[6:] not in self.groups:
+                    raise ValueError(f"{member!r} is not defined under groups")
+        return self
+
+    def eligible(self, members: tuple[str, ...]) -> tuple[str, ...]:
+        """People and OIDC groups behind `members`, groups resolved one level."""
+        found: dict[str, None] = {}
+        for member in members:
+            for item in self.groups[member[6:]] if member.startswith("group:") else (member,):
+                if not item.startswith("group:"):
+                    found[item] = None
+        return tuple(found)
+
+
+class KeySource(_Strict):
+    """Where a provider's key comes from. Never the key itself."""
+
+    env: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> KeySource:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("name exactly one source: env or file")
+        return self
+
+
+class Provider(_Strict):
+    """A model provider. `scripted` answers from a script: it is no model, and every surface says so."""
+
+    api: Literal["anthropic", "scripted"]
+    base_url: str = ""
+    key: KeySource | None = None
+    script: str = ""
+    models: Names = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Provider:
+        if self.api == "scripted":
+            if not self.script or self.base_url or self.key:
+                raise ValueError("a scripted provider has a script and neither base_url nor key")
+        elif not self.base_url:
+            raise ValueError("base_url is missing")
+        elif not re.fullmatch(r"https?://[^\s?#@]+", self.base_url):
+            raise ValueError("base_url is an http(s) URL without user, query or fragment")
+        return self
+
+
+class OperatorSandbox(_Strict):
+    backend: Literal["local"] = "local"
+    minimum: Annotated[tuple[WallName, ...], BeforeValidator(_tuple)] = DEFAULT_MINIMUM
+    tools: Names = ()
+    memory_mb: Annotated[int, Field(gt=0)] = 4096
+    pids: Annotated[int, Field(gt=0)] = 512
+
+    @field_validator("tools")
+    @classmethod
+    def _absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            path = Path(item)
+            if (
+                not path.is_absolute()
+                or ".." in path.parts
+                or path in (Path("/"), Path("/proc"), Path("/sys"), Path("/dev"))
+            ):
+                raise ValueError(f"{item!r}: tools are absolute host folders other than /, /proc, /sys and /dev")
+        return value
+
+
+class OperatorBudget(_Strict):
+    usd_per_run: NanoUsd | None = None
+    usd_per_day: NanoUsd | None = None
+
+
+class OperatorConfig(_Strict):
+    """The operator's file (`VESTIBULE_CONFIG`). Every key is optional."""
+
+    version: Literal[1] = 1
+    models: dict[str, Provider] = {}
+    sandbox: OperatorSandbox = OperatorSandbox()
+    policy: Names = ()
+    budget: OperatorBudget = OperatorBudget()
+    trust_domain: str = "vestibule.local"
+
+    @field_validator("trust_domain")
+    @classmethod
+    def _domain(cls, value: str) -> str:
+        try:
+            return canonical_host(value)
+        except NameRefused as error:
+            raise ValueError(str(error)) from None
+
+
+OPERATOR_ONLY = ("models", "base_url", "key", "policy", "budget", "trust_domain", "tools")
+"""Keys that live in the operator's configuration; a repository that sets one gets told so."""

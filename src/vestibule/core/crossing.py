@@ -1,0 +1,177 @@
+"""What happens at every crossing, in one place: decide, record before the effect, then act.
+
+Rules it keeps:
+1. No effect without an allow, and no allow without a durable intent.
+2. A policy or log that fails is a deny; the caller gets a typed refusal, never a bare exception.
+3. The outcome follows the effect, whether it went well or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vestibule.core.canonical import digest
+from vestibule.core.errors import DependencyDown, Refused, VestibuleError
+from vestibule.core.labels import Label
+from vestibule.core.model import Event, Receipt, Subject
+from vestibule.core.ports import AuditSink, Decider, PolicyInput
+from vestibule.core.refusal import Refusal, refusal
+from vestibule.core.verdict import Ruling, Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: a SPIFFE id or `local:NAME`, what kind, and in which attempt of which run."""
+
+    run: str
+    id: str
+    kind: Subject
+    attempt: int = 1
+
+
+@dataclass(slots=True)
+class Crossing:
+    """Decides and records. One per run and gateway; safe to use from many tasks of one loop or many threads."""
+
+    decider: Decider
+    audit: AuditSink
+    task: dict[str, Any] = field(default_factory=dict)
+    labels: Label = field(default_factory=Label)
+
+    def judge(self, actor: Actor, action: str, resource: dict[str, Any], facts: dict[str, Any]) -> tuple[Verdict, str]:
+        """The verdict and the digest of the policy's input. `resource["id"]` names it in the log."""
+        request = PolicyInput(
+            action=action,
+            subject={"id": actor.id, "kind": actor.kind},
+            resource=resource,
+            task=self.task,
+            labels=self.labels.model_dump(mode="json"),
+            facts=facts,
+        )
+        verdict = self.decider.decide(request)
+        return verdict, digest(request.model_dump(mode="json"))
+
+    def intent(
+        self,
+        actor: Actor,
+        action: str,
+        resource: str,
+        verdict: Verdict,
+        *,
+        input_digest: str = "",
+        details: dict[str, Any] | None = None,
+    ) -> Event:
+        """The intent event of a verdict, not yet in the log."""
+        return Event(
+            run=actor.run,
+            phase="intent",
+            action=action,
+            resource=resource,
+            subject=actor.kind,
+            actor=actor.id,
+            verdict=verdict.ruling,
+            reasons=verdict.reasons,
+            attempt=actor.attempt,
+            policy_digest=verdict.policy_digest,
+            input_digest=input_digest,
+            labels=self.labels,
+            details=details or {},
+        )
+
+    def outcome(self, intent: Event, receipt: Receipt, *, ok: bool, details: dict[str, Any] | None = None) -> Event:
+        """The outcome event that closes an intent."""
+        return intent.model_copy(
+            update={
+                "phase": "outcome",
+                "intent": receipt.seq,
+                "result": "ok" if ok else "failed",
+                "details": details or {},
+            }
+        )
+
+    async def cross(
+        self,
+        actor: Actor,
+        action: str,
+        resource: dict[str, Any],
+        facts: dict[str, Any],
+        effect: Callable[[], Awaitable[tuple[T, dict[str, Any]]]],
+        *,
+        details: dict[str, Any] | None = None,
+    ) -> T:
+        """Decide, record, act, record. `effect` returns its value and the outcome's details.
+
+        Raises:
+            Refused: hold or deny; the refusal says why. `DependencyDown("audit")` when it cannot be recorded.
+        """
+        verdict, input_digest = self.judge(actor, action, resource, facts)
+        intent = self.intent(
+            actor, action, str(resource.get("id", "")), verdict, input_digest=input_digest, details=details
+        )
+        receipt = await asyncio.wrap_future(self.audit.submit(intent))
+        if not verdict.allowed:
+            raise Refused(first_refusal(verdict, action, str(resource.get("id", ""))))
+        try:
+            value, found = await effect()
+        except BaseException as error:
+            self.audit.submit(self.outcome(intent, receipt, ok=False, details=error_details(error)))
+            raise
+        self.audit.submit(self.outcome(intent, receipt, ok=True, details=found))
+        return value
+
+    def cross_sync(
+        self,
+        actor: Actor,
+        action: str,
+        resource: dict[str, Any],
+        facts: dict[str, Any],
+        effect: Callable[[], tuple[T, dict[str, Any]]],
+        *,
+        details: dict[str, Any] | None = None,
+    ) -> T:
+        """The same for a thread; the outcome is durable when it returns."""
+        verdict, input_digest = self.judge(actor, action, resource, facts)
+        intent = self.intent(
+            actor, action, str(resource.get("id", "")), verdict, input_digest=input_digest, details=details
+        )
+        receipt = self.audit.submit(intent).result()
+        if not verdict.allowed:
+            raise Refused(first_refusal(verdict, action, str(resource.get("id", ""))))
+        try:
+            value, found = effect()
+        except BaseException as error:
+            self.audit.submit(self.outcome(intent, receipt, ok=False, details=error_details(error))).result()
+            raise
+        self.audit.submit(self.outcome(intent, receipt, ok=True, details=found)).result()
+        return value
+
+
+def first_refusal(verdict: Verdict, action: str, resource: str) -> Refusal:
+    """The refusal to show for a hold or deny; there always is one."""
+    if verdict.refusals:
+        return verdict.refusals[0]
+    rule = verdict.reasons[0] if verdict.reasons else "policy.undefined"
+    word = "waits for a person" if verdict.ruling is Ruling.HOLD else "is not allowed"
+    return refusal(
+        rule,
+        f"{action} {word} here.",
+        fact=resource,
+        agent="Go on with what the task's scope allows, or say in your answer what you would have needed.",
+        person="See which rule decided with `vestibule policy explain`, or widen the role's scope.",
+    )
+
+
+def error_details(error: BaseException) -> dict[str, Any]:
+    """What an outcome event says of a failure, without data of the agent's."""
+    if isinstance(error, Refused):
+        return {"error": error.refusal.rule}
+    if isinstance(error, DependencyDown):
+        return {"error": f"dependency.{error.name}"}
+    if isinstance(error, VestibuleError):
+        return {"error": error.what[:500]}
+    return {"error": type(error).__name__}

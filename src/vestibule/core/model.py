@@ -1,0 +1,306 @@
+"""The nouns of a run. Use these words everywhere: code, configuration, docs, UI, audit events."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vestibule.core.base import Noun
+from vestibule.core.ids import Sha
+from vestibule.core.labels import Integrity, Label
+from vestibule.core.verdict import Ruling
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    RECEIVED = "received"
+    SPECIFIED = "specified"
+    AWAITING_SPEC_REVIEW = "awaiting_spec_review"
+    WORKING = "working"
+    CHECKING = "checking"
+    AWAITING_REVIEW = "awaiting_review"
+    CHANGES_REQUESTED = "changes_requested"
+    APPROVED = "approved"
+    VERIFYING = "verifying"
+    MERGING = "merging"
+    WATCHING = "watching"
+    MERGED = "merged"
+    REFUSED = "refused"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def final(self) -> bool:
+        return self in _FINAL
+
+
+_FINAL = frozenset(
+    {
+        State.MERGED,
+        State.REFUSED,
+        State.REJECTED,
+        State.FAILED,
+        State.EXPIRED,
+        State.CANCELLED,
+        State.ROLLED_BACK,
+    }
+)
+
+
+class Ticket(Noun):
+    """What a person or system asked for, as found. `text` is untrusted unless its author is trusted."""
+
+    source: str
+    text: str
+    author: str
+    integrity: Integrity
+
+
+class Spec(Noun):
+    """The ticket turned into something to work on and to judge against."""
+
+    title: str
+    body: str
+    requirements: tuple[str, ...] = ()
+    acceptance: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    ticket_digest: str
+    integrity: Integrity
+
+
+class Budget(Noun):
+    """Ceilings. Money in nano-USD, tokens as input + output + cache writes, wall-clock minutes."""
+
+    nano_usd: int | None = None
+    tokens: int | None = None
+    minutes: int = 30
+
+
+class Scope(Noun):
+    """What this task may touch: the intersection of organisation policy, role and spec."""
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    tools: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    registries: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    max_files: int = 50
+    max_lines: int = 2000
+
+
+class AgentRef(Noun):
+    """Adapter + program version + model. `version` is `adapter@program+model+config-digest`."""
+
+    name: str
+    adapter: str
+    model: str = ""
+    version: str = ""
+
+
+class Task(Noun):
+    """One spec given to one role with one scope and one budget."""
+
+    run: str
+    spec: Spec
+    role: str
+    scope: Scope
+    budget: Budget
+    agent: AgentRef
+    requester: str
+    base_commit: Sha
+
+
+class Place(Noun):
+    """Where a finding is. `line` counts from 1."""
+
+    path: str
+    line: int | None = None
+    end_line: int | None = None
+
+
+Severity = Literal["note", "warning", "error"]
+
+
+class Finding(Noun):
+    """Something a guard or scanner saw. SARIF outside.
+
+    `rule` is a stable dotted name; `excerpt` never contains a secret's value; `fingerprint` is stable
+    over unrelated edits (SARIF `partialFingerprints`).
+    """
+
+    rule: str
+    severity: Severity
+    verdict: Ruling
+    message: str
+    place: Place | None = None
+    excerpt: str = ""
+    fix: str = ""
+    tool: str = "vestibule"
+    fingerprint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's `findings[]` shape."""
+        return {
+            "rule": self.rule,
+            "severity": self.severity,
+            "verdict": self.verdict.value,
+            "path": self.place.path if self.place else "",
+            "line": self.place.line if self.place else None,
+            "message": self.message,
+            "fix": self.fix,
+            "tool": self.tool,
+        }
+
+
+class Usage(Noun):
+    """What a run consumed, as the gateway counted it."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_nano_usd: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+    @property
+    def budgeted_tokens(self) -> int:
+        """Tokens a budget counts: input + output + cache writes."""
+        return self.input_tokens + self.output_tokens + self.cache_write_tokens
+
+
+Subject = Literal["agent", "probe", "person", "system"]
+
+
+class Event(Noun):
+    """One entry of the audit log, as handed to it. The log adds `seq` and `time`.
+
+    An intent carries the verdict and is durable before its effect; an outcome names its intent.
+    `details` holds integers, strings, booleans, lists and objects of these; no floats, no secrets.
+    """
+
+    run: str
+    phase: Literal["intent", "outcome"]
+    action: str
+    resource: str
+    subject: Subject
+    actor: str
+    verdict: Ruling | None = None
+    reasons: tuple[str, ...] = ()
+    attempt: int = 1
+    policy_digest: str = ""
+    input_digest: str = ""
+    labels: Label = Label()
+    intent: int | None = None
+    result: Literal["", "ok", "failed", "unknown"] = ""
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Receipt(Noun):
+    """The log's answer: the entry is durable at `seq` (from 1)."""
+
+    seq: int
+    time: str
+
+
+class Wall(Noun):
+    """One isolation mechanism: whether it stands, and what proved it."""
+
+    state: Literal["up", "down"]
+    proved_by: str
+
+
+class WallsReport(Noun):
+    """The walls that were proven up for a run. `tier` is root, user or none."""
+
+    backend: str = "local"
+    tier: Literal["root", "user", "none"]
+    walls: dict[str, Wall]
+    start_ms: float = 0.0
+
+    def missing(self, minimum: tuple[str, ...]) -> tuple[str, ...]:
+        """Names in `minimum` that do not stand; unknown names count as down."""
+        return tuple(name for name in minimum if name not in self.walls or self.walls[name].state != "up")
+
+
+class Person(Noun):
+    """A person as established. `id` is `local:NAME` or `oidc:ISSUER#SUBJECT`; `how` says what proved it."""
+
+    id: str
+    groups: tuple[str, ...] = ()
+    how: str
+
+
+Choice = Literal["approve", "request-changes", "reject"]
+
+
+class GateBinding(Noun):
+    """What a gate's decision is bound to: exactly what the person saw."""
+
+    head_commit: Sha
+    tree: Sha
+    base_commit: Sha
+    policy_digest: str
+    findings_digest: str
+
+
+class Gate(Noun):
+    """A point where people decide. A row, never a waiting process. Times are UTC, RFC 3339."""
+
+    id: str
+    run: str
+    kind: Literal["review"]
+    round: int
+    approvals: int
+    eligible: tuple[str, ...]
+    self_approval: Literal["never", "recorded"]
+    requester: str
+    binding: GateBinding
+    opened: str
+    expires: str
+    state: Literal["open", "approved", "changes_requested", "rejected", "expired", "superseded"] = "open"
+
+
+class Decision(Noun):
+    """One person's answer at a gate. `self_review` marks solo work."""
+
+    id: str
+    gate: str
+    run: str
+    person: Person
+    choice: Choice
+    reason: str
+    binding: GateBinding
+    self_review: bool = False
+    channel: Literal["cli", "console"] = "cli"
+    time: str
+
+
+class Timings(Noun):
+    """Milliseconds per stage."""
+
+    intake: float = 0
+    sandbox: float = 0
+    agent: float = 0
+    changes: float = 0
+
+
+class FailMode(Noun):
+    """A row of the fail-mode table: what happens when what a guard depends on breaks. Always `deny`."""
+
+    guard: str
+    depends_on: str
+    when_broken: Literal["deny"] = "deny"
+    reason: str
+    tested_by: str

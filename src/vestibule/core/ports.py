@@ -1,0 +1,167 @@
+"""Protocols that let the rooms of the house work together without importing each other.
+
+Only `pipeline`, `console` and `cli` wire implementations to these.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from vestibule.core.base import Noun
+from vestibule.core.model import Event, Receipt, Usage, WallsReport
+from vestibule.core.verdict import Verdict
+
+
+class PolicyInput(Noun):
+    """What a policy sees. The contract's `{action, subject, resource, task, labels, facts}`."""
+
+    action: str
+    subject: dict[str, Any]
+    resource: dict[str, Any]
+    task: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+
+
+class Decider(Protocol):
+    """Policy. Never raises: whatever goes wrong inside is a deny with a reason `policy.*`."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of every bundle that takes part."""
+        ...
+
+    def decide(self, request: PolicyInput) -> Verdict: ...
+
+
+class AuditSink(Protocol):
+    """The audit log's writing end. Thread-safe."""
+
+    def submit(self, event: Event) -> concurrent.futures.Future[Receipt]:
+        """Resolves when the entry is durable; fails with `DependencyDown("audit")` when it cannot be."""
+        ...
+
+
+class Mount(Noun):
+    """A host path shown inside. Read-only unless `write`."""
+
+    source: Path
+    target: str
+    write: bool = False
+
+
+class Limits(Noun):
+    """Resource ceilings of a sandbox."""
+
+    wall_seconds: float = 1800
+    memory_bytes: int = 4 << 30
+    pids: int = 512
+    cpu_seconds: int | None = None
+    file_bytes: int = 1 << 30
+    open_files: int = 4096
+
+
+class SandboxSpec(Noun):
+    """One sandbox: what is mounted, what runs, which listeners exist inside.
+
+    `names` are host names that get a loopback address and a listener each inside (port 80).
+    `env` is the whole environment; nothing is inherited.
+    """
+
+    run: str
+    argv: tuple[str, ...]
+    cwd: str = "/workspace"
+    env: dict[str, str] = {}
+    mounts: tuple[Mount, ...] = ()
+    home_files: dict[str, bytes] = {}
+    names: tuple[str, ...] = ()
+    limits: Limits = Limits()
+
+
+class SandboxResult(Noun):
+    """How it ended. `reason` is `exited`, `signal`, `wall-clock`, `output` or `killed`."""
+
+    exit_code: int
+    reason: str
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+    wall_ms: float = 0
+    walls: WallsReport
+
+
+class RunningSandbox(Protocol):
+    """A sandbox whose namespaces exist; the program starts at `go()`.
+
+    Between creation and `go()` the supervisor serves the listeners and sends its probes through
+    `connect`, so that guards are proven live before the agent's first instruction.
+    """
+
+    @property
+    def report(self) -> WallsReport: ...
+
+    @property
+    def listeners(self) -> Mapping[str, socket.socket]:
+        """Listening sockets inside the namespace, by name, accepted outside."""
+        ...
+
+    def connect(self, name: str) -> socket.socket:
+        """A client socket that was connected inside the namespace to that name's listener."""
+        ...
+
+    def probe_egress(self) -> dict[str, str]:
+        """Tries to leave from inside: target → error name, or `connected` (a wall is down)."""
+        ...
+
+    def go(self) -> None: ...
+
+    def wait(self) -> SandboxResult: ...
+
+    def kill(self) -> None:
+        """Idempotent: every process inside is gone when it returns."""
+        ...
+
+
+class SandboxBackend(Protocol):
+    """A way to make sandboxes. Refuses (`DependencyDown("sandbox")`) rather than fall back."""
+
+    def create(
+        self,
+        spec: SandboxSpec,
+        *,
+        stdin: bytes | int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> RunningSandbox:
+        """`stdout`/`stderr`: file descriptors to pass through, else captured (bounded)."""
+        ...
+
+    def report(self) -> WallsReport:
+        """Which walls stand on this machine, proven by attacking them once per process."""
+        ...
+
+
+class ModelLedger(Protocol):
+    """Budget: durable holds before dispatch, settled from what the provider reported."""
+
+    def hold(self, run: str, model: str, *, nano_usd: int, tokens: int) -> str:
+        """The hold's id. Raises `Refused` (`budget.*`) when a ceiling would be passed."""
+        ...
+
+    def settle(self, hold: str, usage: Usage) -> None: ...
+
+    def release(self, hold: str) -> None:
+        """The request never reached a provider."""
+        ...
+
+    def usage(self, run: str) -> Usage: ...
+
+
+class CommandRunner(Protocol):
+    """Runs one command for `run_command`: a fresh sandbox on the same workspace, no network at all."""
+
+    def run(self, argv: Sequence[str], *, timeout_seconds: float) -> SandboxResult: ...

@@ -1,0 +1,1 @@
+"""The one path normaliser, the one glob matcher, the one name canonicaliser, the one sanitizer."""

@@ -1,0 +1,83 @@
+"""The one glob matcher: `*`, `?`, `[…]`, `{a,b}` within a segment, `**` for any number of segments.
+
+`src/**` matches everything below `src` (dot files too); `docs/**/*.md` matches `docs/a.md`.
+Matching is exact on case; the protected-path guard compares folded paths instead (`paths.fold`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from wcmatch import glob
+from wcmatch._wcparse import PatternLimitException
+
+from vestibule.core.text.paths import PathRefused, normalise_path
+
+_FLAGS = glob.GLOBSTAR | glob.DOTGLOB | glob.BRACE | glob.CASE | glob.FORCEUNIX
+_LIMIT = 64
+
+
+class ImpossibleGlob(ValueError):
+    """The pattern can never match a path in a repository."""
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> tuple[re.Pattern[str], ...]:
+    include, exclude = glob.translate(pattern, flags=_FLAGS, limit=_LIMIT)
+    if exclude:
+        raise ImpossibleGlob(f"{pattern!r}: exclusions are not supported here")
+    return tuple(re.compile(item) for item in include)
+
+
+def check_glob(pattern: str) -> None:
+    """Raises ImpossibleGlob with a sentence that says what to write instead."""
+    if not pattern or pattern != pattern.strip():
+        raise ImpossibleGlob(f"{pattern!r} is empty or has spaces around it")
+    if pattern.startswith("/"):
+        raise ImpossibleGlob(f"{pattern!r} is absolute; write it relative to the repository: {pattern.lstrip('/')!r}")
+    if pattern.startswith(("!", "~")):
+        raise ImpossibleGlob(f"{pattern!r}: exclusions and home folders are not supported; list what is allowed")
+    probe = re.sub(r"[*?\[\]{},!]", "x", pattern)
+    try:
+        normalise_path(probe)
+    except PathRefused as error:
+        raise ImpossibleGlob(f"{pattern!r} can match nothing: {error.reason}") from None
+    try:
+        _compiled(pattern)
+    except (re.error, ValueError, PatternLimitException) as error:
+        raise ImpossibleGlob(f"{pattern!r} is no usable pattern: {error}") from None
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether the normalised `path` is matched by `pattern`."""
+    return any(regex.fullmatch(path) for regex in _compiled(pattern))
+
+
+def first_match(path: str, patterns: Iterable[str]) -> str | None:
+    """The first pattern that matches the normalised `path`, else None."""
+    for pattern in patterns:
+        if matches(path, pattern):
+            return pattern
+    return None
+
+
+def literal_prefix(pattern: str) -> str:
+    """The longest folder that every match of `pattern` lies below; `""` is the root."""
+    parts: list[str] = []
+    for part in pattern.split("/")[:-1]:
+        if any(char in part for char in "*?[{"):
+            break
+        parts.append(part)
+    return "/".join(parts)
+
+
+def is_whole_folder(pattern: str) -> bool:
+    """Whether the pattern is `FOLDER/**`: everything below one literal folder (or `**`)."""
+    return pattern == "**" or (pattern.endswith("/**") and literal_prefix(pattern) == pattern[:-3])
+
+
+def any_match(paths: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Those of `paths` that some pattern matches, in order."""
+    return [path for path in paths if first_match(path, patterns) is not None]
