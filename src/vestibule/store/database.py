@@ -87,15 +87,16 @@ class Database:
                 )
 
 
-def make_engine(url: str, *, synchronous: str = "FULL") -> Engine:
-    """A SQLAlchemy engine with our settings."""
+def make_engine(url: str, *, synchronous: str = "FULL", immediate: bool = True) -> Engine:
+    """A SQLAlchemy engine with our settings. `immediate=False` for code that begins its own transactions."""
     if not url.startswith("sqlite"):
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def _settings(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
+        if immediate:
+            connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={synchronous}")
@@ -103,9 +104,11 @@ def make_engine(url: str, *, synchronous: str = "FULL") -> Engine:
         cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.execute(text("BEGIN IMMEDIATE"))
+    if immediate:
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.execute(text("BEGIN IMMEDIATE"))
 
     return engine
 

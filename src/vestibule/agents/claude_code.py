@@ -1,0 +1,128 @@
+"""Claude Code, the unmodified CLI, in two modes.
+
+MCP-only (default): no built-in tools at all; everything it does crosses the context gateway call by call.
+Native: its own tools run inside the sandbox on the view; web tools are off, our tools are there as well.
+
+Rules it keeps:
+1. Settings come from the tmpfs HOME only (`--setting-sources user`, `--strict-mcp-config`): files in the
+   repository start no hook and no server and redirect nothing (CVE-2025-59536, CVE-2026-21852). The view leaves
+   them out as well; neither is trusted alone.
+2. Every model alias points at the task's model, so that hidden side calls are priced and allowed like the rest.
+3. Telemetry, updates and error reports are off for speed and silence; the missing route is what holds them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vestibule.agents.base import (
+    CONTEXT_URL,
+    MCP_SERVER,
+    MODELS_URL,
+    Plan,
+    Situation,
+    environment,
+    find_program,
+    prompt,
+)
+from vestibule.core.errors import UsageError
+
+_CONFIG = "vestibule-mcp.json"
+_SILENT = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_BUG_COMMAND": "1",
+    "CLAUDE_CODE_ENABLE_TELEMETRY": "0",
+}
+_WEB_TOOLS = "WebFetch,WebSearch"
+
+
+class ClaudeCode:
+    """`adapter: claude-code`."""
+
+    name = "claude-code"
+    needs_model = True
+
+    def program(self, tools: tuple[Path, ...]) -> Path:
+        found = find_program("claude", tools)
+        if found is None:
+            raise UsageError(
+                "The Claude Code CLI is not in any of the operator's tool folders.",
+                why="Only folders named under sandbox.tools in the operator's configuration are shown inside.",
+                next_step="Install it with `npm install --prefix DIR @anthropic-ai/claude-code` "
+                "and add DIR/node_modules to sandbox.tools.",
+            )
+        return found
+
+    def program_version(self, tools: tuple[Path, ...]) -> str:
+        program = self.program(tools).resolve()
+        for folder in program.parents[:4]:
+            manifest = folder / "package.json"
+            if manifest.is_file():
+                try:
+                    return str(json.loads(manifest.read_text("utf-8"))["version"])
+                except (ValueError, KeyError, OSError):
+                    break
+        return "unknown"
+
+    def plan(self, situation: Situation) -> Plan:
+        task = situation.task
+        model = task.agent.model
+        config = {
+            "mcpServers": {
+                MCP_SERVER: {
+                    "type": "http",
+                    "url": CONTEXT_URL,
+                    "headers": {"Authorization": f"Bearer {situation.token}"},
+                }
+            }
+        }
+        allowed = ",".join(f"mcp__{MCP_SERVER}__{tool}" for tool in dict.fromkeys(("get_task", *task.scope.tools)))
+        argv = [
+            str(self.program(situation.tools)),
+            "-p",
+            prompt(task),
+            "--output-format",
+            "stream-json",
+            "--verbose",
+            "--model",
+            model,
+            "--setting-sources",
+            "user",
+            "--mcp-config",
+            f"/home/agent/{_CONFIG}",
+            "--strict-mcp-config",
+        ]
+        if situation.native:
+            # The walls are the sandbox's; its own prompts would only make a headless run fail.
+            argv += ["--dangerously-skip-permissions", "--disallowedTools", _WEB_TOOLS]
+        else:
+            argv += ["--tools", "", "--allowedTools", allowed]
+        env = {
+            **environment(situation),
+            **_SILENT,
+            "ANTHROPIC_BASE_URL": f"{MODELS_URL}/anthropic",
+            "ANTHROPIC_AUTH_TOKEN": situation.token,
+            "ANTHROPIC_MODEL": model,
+            "ANTHROPIC_SMALL_FAST_MODEL": model,
+            "ANTHROPIC_DEFAULT_HAIKU_MODEL": model,
+            "ANTHROPIC_DEFAULT_SONNET_MODEL": model,
+            "ANTHROPIC_DEFAULT_OPUS_MODEL": model,
+            "CLAUDE_CODE_SUBAGENT_MODEL": model,
+            "MCP_TIMEOUT": "30000",
+        }
+        return Plan(argv=tuple(argv), env=env, home_files={_CONFIG: json.dumps(config).encode()})
+
+    def last_message(self, transcript: bytes) -> str:
+        message = ""
+        for line in transcript.splitlines()[-200:]:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and event.get("type") == "result":
+                message = str(event.get("result", ""))
+        return message[:2000]

@@ -1,0 +1,148 @@
+"""The durable engine: named segments of named steps that survive `kill -9`.
+
+Rules it keeps:
+1. A step that finished is never run again: its result is durable before the next step starts.
+2. A step in flight when the process died runs again: every effect in it is idempotent or has a key.
+3. The same key starts one segment, however often it is asked for.
+4. One process hosts a run at a time (`lease.py`); each run has its engine file, so recovery of one run never
+   touches another and an ended segment leaves nothing behind.
+
+DBOS core does the work (docs/adr/0002); nothing outside this file knows it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vestibule.core.errors import DependencyDown, VestibuleError
+
+APPLICATION_VERSION = "segments-1"
+"""Raised only when a segment changes shape; an upgrade of anything else never strands a run."""
+
+EXECUTOR_THREADS = 8
+
+Json = Any
+Step = Callable[[], Json]
+Segment = Callable[["Steps", str], Json]
+
+
+class Steps:
+    """What a segment may do: run a named step once."""
+
+    def run(self, name: str, step: Step) -> Json:
+        """The step's result (plain JSON), from the record when it ran before."""
+        from dbos import DBOS
+
+        return DBOS.run_step({"name": name}, _plain(step))
+
+
+class Engine:
+    """The engine of one run, in this process."""
+
+    def __init__(self, folder: Path, run: str, segments: dict[str, Segment]) -> None:
+        self.run_id = run
+        self.path = folder / "engine.db"
+        self.segments = segments
+        self._errors: dict[str, VestibuleError] = {}
+        self._launch()
+
+    def _launch(self) -> None:
+        from dbos import DBOS, DBOSConfig
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from vestibule.store.database import make_engine
+
+        logging.getLogger("dbos").setLevel(logging.CRITICAL)
+        url = f"sqlite:///{self.path}"
+        try:
+            DBOS(
+                config=DBOSConfig(
+                    name="vestibule",
+                    system_database_url=url,
+                    system_database_engine=make_engine(url, synchronous="FULL", immediate=False),
+                    application_version=APPLICATION_VERSION,
+                    executor_id=self.run_id,
+                    max_executor_threads=EXECUTOR_THREADS,
+                    log_level="CRITICAL",
+                    console_log_level="CRITICAL",
+                    enable_otlp=False,
+                )
+            )
+            # Recovered segments start as soon as DBOS launches: the table must stand before.
+            _workflow.table = self
+            _workflow.register()
+            DBOS.launch()
+        except (SQLAlchemyError, OSError) as error:
+            raise DependencyDown("engine", "The engine's file cannot be used.", fact=str(error)[:300]) from error
+
+    def perform(self, segment: str, key: str) -> Json:
+        """Run a segment to its end (or join the one that this key started) and return its result.
+
+        Raises:
+            VestibuleError: what a step raised; the segment has ended then and may be started under a new key.
+        """
+        from dbos import DBOS, SetWorkflowID
+
+        if segment not in self.segments:
+            raise KeyError(segment)
+        with SetWorkflowID(f"{self.run_id}:{key}"):
+            handle = DBOS.start_workflow(_workflow.function(), segment, self.run_id)
+        result = handle.get_result()
+        if isinstance(result, dict) and "vestibule_error" in result:
+            raise self._errors.pop(result["vestibule_error"], None) or VestibuleError(str(result["what"]))
+        return result
+
+    def close(self) -> None:
+        """Forget the run's engine file once nothing in it is pending. Threads end with the process."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _dispatch(self, segment: str, run: str) -> Json:
+        try:
+            return self.segments[segment](Steps(), run)
+        except VestibuleError as error:
+            # An error for people ends the segment; it is kept as the object it is for whoever waits here.
+            key = f"{segment}:{id(error)}"
+            self._errors[key] = error
+            return {"vestibule_error": key, "what": str(error)}
+
+
+class _Workflow:
+    """DBOS registers workflows by name once per process; this holds the one and the table it dispatches to."""
+
+    table: Engine | None = None
+    _function: Callable[[str, str], Json] | None = None
+
+    def register(self) -> None:
+        from dbos import DBOS
+
+        if self._function is None:
+
+            @DBOS.workflow(name="segment", max_recovery_attempts=100)
+            def segment(name: str, run: str) -> Json:
+                if self.table is None:
+                    raise RuntimeError("the engine is not launched")
+                return self.table._dispatch(name, run)  # noqa: SLF001 - one module
+
+            self._function = segment
+
+    def function(self) -> Callable[[str, str], Json]:
+        if self._function is None:
+            raise RuntimeError("the engine is not launched")
+        return self._function
+
+
+_workflow = _Workflow()
+
+
+def _plain(step: Step) -> Step:
+    """Refuses results that would not survive as JSON."""
+
+    def run() -> Json:
+        return json.loads(json.dumps(step()))
+
+    return run
