@@ -110,7 +110,8 @@ class RunView(Noun):
     """One run with everything that a decision about it needs.
 
     `patch` is the unified diff from `base_commit` to `head_commit` as git prints it
-    (`--no-color --no-ext-diff --no-textconv --full-index`, `a/` and `b/` prefixes, `core.quotePath=false`), untrusted bytes.
+    (`--no-color --no-ext-diff --no-textconv --full-index`, prefixes `a/` and `b/`, any `core.quotePath`):
+    untrusted bytes.
     `changed_files` is computed apart from it (names of a tree comparison): what is in one and not in the
     other is shown to the person as not reviewed. `message` is the agent's own account, untrusted.
     """
