@@ -1,0 +1,72 @@
+# Two commands: `make run` does the main job, `make test` runs the whole suite. Both do all the set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run install test test-setup unit lint bench docs clean lock
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+run: $(VENV)/.run system  ## The main job: a ticket the whole way to a merge (REPO=, TICKET=, YES=1)
+	@REPO="$(REPO)" TICKET="$(TICKET)" YES="$(YES)" $(BIN)/python tools/main_job.py
+
+install: $(VENV)/.run  ## Build .venv with the vestibule command in .venv/bin
+
+test: test-setup lint docs unit  ## Everything: set-up, lint, docs, the whole test suite
+
+test-setup: $(VENV)/.dev system-test build/tools/.installed
+
+unit:
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: test-setup  ## Figures, each beside a peer or a physical limit of the same run
+	$(BIN)/python -m pytest tests/bench -m bench -s -q -p no:cacheprovider
+
+docs: $(VENV)/.dev  ## Build the documentation, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+
+clean:  ## Remove what was built and the sample's state
+	rm -rf $(VENV) build .state
+
+lock:  ## Lock the dependencies anew (needs uv)
+	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/build.in -o requirements/build.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/run.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra test --extra lint --extra docs -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+# --- set-up ---------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@tools/setup.sh python "$(PYTHON)" "$(VENV)"
+
+$(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements/run.txt -r requirements/build.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.PHONY: system system-test
+system:
+	@tools/setup.sh system bwrap:bubblewrap git:git
+
+system-test: system
+	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl
+
+build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json | system-test
+	@mkdir -p build/tools
+	@cp tests/tools/package.json tests/tools/package-lock.json build/tools/
+	npm ci --prefix build/tools --no-audit --no-fund --loglevel=error
+	@touch $@
