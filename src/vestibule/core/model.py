@@ -246,13 +246,18 @@ Choice = Literal["approve", "request-changes", "reject"]
 
 
 class GateBinding(Noun):
-    """What a gate's decision is bound to: exactly what the person saw."""
+    """What a gate's decision is bound to: exactly what the person saw.
+
+    `target` is the full name of the branch the change goes to: a change approved for one branch is not
+    approved for another, even when both stand at the same commit.
+    """
 
     head_commit: Sha
     tree: Sha
     base_commit: Sha
     policy_digest: str
     findings_digest: str
+    target: str = ""
 
 
 class Gate(Noun):

@@ -9,10 +9,11 @@ import concurrent.futures
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from vestibule.core.base import Noun
-from vestibule.core.model import Event, Receipt, Usage, WallsReport
+from vestibule.core.ids import Sha
+from vestibule.core.model import Decision, Event, GateBinding, Receipt, Usage, WallsReport
 from vestibule.core.verdict import Verdict
 
 
@@ -165,3 +166,81 @@ class CommandRunner(Protocol):
     """Runs one command for `run_command`: a fresh sandbox on the same workspace, no network at all."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> SandboxResult: ...
+
+
+class CheckpointRef(Noun):
+    """A checkpoint of the audit log as a merge names it: origin, size, root (standard base64)."""
+
+    origin: str
+    size: int
+    root: str
+
+
+class MergeRequest(Noun):
+    """An approved change to merge. `binding` is what the decisions approved; `time` (RFC 3339) dates the commit."""
+
+    run: str
+    title: str
+    binding: GateBinding
+    decisions: tuple[Decision, ...]
+    checkpoint: CheckpointRef
+    time: str
+
+
+class MergeResult(Noun):
+    """`merged`: the target holds `commit`. `left`: nothing was moved; `rule` says why, `how_to_finish` what to do."""
+
+    state: Literal["merged", "left"]
+    target: str
+    commit: Sha = ""
+    rule: str = ""
+    reason: str = ""
+    how_to_finish: str = ""
+
+
+class MergeView(Noun):
+    """What a forge sees of a change right now. `mergeable`: the target is where the decision saw it, or already merged."""
+
+    target: str
+    target_head: Sha | None
+    branch_head: Sha | None
+    tree: Sha | None
+    base_is_ancestor: bool
+    mergeable: bool
+    merged_as: Sha | None = None
+
+
+class Forge(Protocol):
+    """Where proposed changes appear and approved ones merge."""
+
+    @property
+    def target(self) -> str:
+        """The full name of the branch that changes go to, such as `refs/heads/main`."""
+        ...
+
+    def target_head(self) -> Sha:
+        """The target branch's current commit. Raises `UsageError` when it has none yet."""
+        ...
+
+    def propose(self, run: str, clone: Path, commit: Sha, *, previous: Sha | None = None) -> str:
+        """Show `commit` of the repository at `clone` as the run's branch; its short name. Idempotent.
+
+        `previous` is what the branch held after the last round. Raises `Refused` (`forge.branch_moved`)
+        when somebody else moved or removed it.
+        """
+        ...
+
+    def look(self, run: str, binding: GateBinding) -> MergeView:
+        """The facts of a merge, read now."""
+        ...
+
+    def merge(self, request: MergeRequest) -> MergeResult:
+        """Verify again, then merge exactly what was approved. Idempotent, safe to repeat after a crash.
+
+        Raises `Refused` (`merge.*`) when what is there is not what was approved.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, place, posture, for `doctor` and the run's page. JSON values."""
+        ...
