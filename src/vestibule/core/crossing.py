@@ -9,7 +9,7 @@ Rules it keeps:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -34,6 +34,15 @@ class Actor:
     attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the decisions that an effect needs. `resource["id"]` names it in the log."""
+
+    action: str
+    resource: dict[str, Any]
+    facts: dict[str, Any]
+
+
 @dataclass(slots=True)
 class Crossing:
     """Decides and records. One per run and gateway; safe to use from many tasks of one loop or many threads."""
@@ -55,6 +64,14 @@ class Crossing:
         )
         verdict = self.decider.decide(request)
         return verdict, digest(request.model_dump(mode="json"))
+
+    def safely(self, actor: Actor, action: str, resource: dict[str, Any], facts: dict[str, Any]) -> tuple[Verdict, str]:
+        """`judge`, with whatever goes wrong inside turned into a deny that can be recorded."""
+        try:
+            return self.judge(actor, action, resource, facts)
+        except Exception as error:  # noqa: BLE001 - a policy that raises has not allowed anything
+            down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__)
+            return Verdict(ruling=Ruling.DENY, reasons=(down.refusal.rule,), refusals=(down.refusal,)), ""
 
     def intent(
         self,
@@ -124,6 +141,64 @@ class Crossing:
         self.audit.submit(self.outcome(intent, receipt, ok=True, details=found))
         return value
 
+    async def cross_all(
+        self,
+        actor: Actor,
+        steps: Sequence[Step],
+        effect: Callable[[], Awaitable[tuple[T, bool, dict[str, Any]]]],
+    ) -> T:
+        """One effect that several decisions must allow: all are decided and durable before it begins.
+
+        `effect` returns its value, whether it went well, and the outcomes' details. When one step is
+        not allowed nothing happens, and the intents of the others are closed as failed.
+
+        Raises:
+            Refused: the first hold or deny. `DependencyDown`: the policy or the log did not answer.
+            ValueError: no steps, for nothing would have been decided.
+        """
+        if not steps:
+            raise ValueError("an effect needs a decision")
+        judged = [(step, *self.safely(actor, step.action, step.resource, step.facts)) for step in steps]
+        intents = [
+            self.intent(actor, step.action, str(step.resource.get("id", "")), verdict, input_digest=found)
+            for step, verdict, found in judged
+        ]
+        receipts = await self._durable(intents)
+        refused = next(((step, v) for step, v, _ in judged if not v.allowed), None)
+        if refused is not None:
+            step, verdict = refused
+            why = first_refusal(verdict, step.action, str(step.resource.get("id", "")))
+            for intent, receipt in zip(intents, receipts, strict=True):
+                if intent.verdict is Ruling.ALLOW:
+                    self._close(intent, receipt, ok=False, details={"error": why.rule})
+            raise Refused(why)
+        try:
+            value, ok, details = await effect()
+        except BaseException as error:
+            for intent, receipt in zip(intents, receipts, strict=True):
+                self._close(intent, receipt, ok=False, details=error_details(error))
+            raise
+        for intent, receipt in zip(intents, receipts, strict=True):
+            self._close(intent, receipt, ok=ok, details=details)
+        return value
+
+    async def _durable(self, intents: Sequence[Event]) -> list[Receipt]:
+        try:
+            futures = [asyncio.wrap_future(self.audit.submit(intent)) for intent in intents]
+            return list(await asyncio.gather(*futures))
+        except Refused:
+            raise
+        except Exception as error:
+            raise _audit_down(error) from error
+
+    def _close(self, intent: Event, receipt: Receipt, *, ok: bool, details: dict[str, Any]) -> None:
+        try:
+            self.audit.submit(self.outcome(intent, receipt, ok=ok, details=details))
+        except Refused:
+            raise
+        except Exception as error:
+            raise _audit_down(error) from error
+
     def cross_sync(
         self,
         actor: Actor,
@@ -164,6 +239,10 @@ def first_refusal(verdict: Verdict, action: str, resource: str) -> Refusal:
         agent="Go on with what the task's scope allows, or say in your answer what you would have needed.",
         person="See which rule decided with `vestibule policy explain`, or widen the role's scope.",
     )
+
+
+def _audit_down(error: Exception) -> DependencyDown:
+    return DependencyDown("audit", "The audit log took no entry, so nothing may happen.", fact=type(error).__name__)
 
 
 def error_details(error: BaseException) -> dict[str, Any]:
