@@ -16,6 +16,7 @@ from typing import Any
 MAX_TURNS = 60
 MAX_TOKENS = 8192
 PROTOCOL = "2025-11-25"
+SYSTEM = "Work on the task with the tools. Make the smallest change that fulfils it, then say what you did."
 
 
 class Gateway:
@@ -96,7 +97,7 @@ def main() -> int:
             {
                 "model": os.environ["VESTIBULE_MODEL"],
                 "max_tokens": MAX_TOKENS,
-                "system": "Work on the task with the tools. Make the smallest change that fulfils it, then say what you did.",
+                "system": SYSTEM,
                 "tools": tools,
                 "messages": messages,
             },

@@ -126,7 +126,7 @@ class _Workflow:
             def segment(name: str, run: str) -> Json:
                 if self.table is None:
                     raise RuntimeError("the engine is not launched")
-                return self.table._dispatch(name, run)  # noqa: SLF001 - one module
+                return self.table._dispatch(name, run)
 
             self._function = segment
 
