@@ -1,0 +1,1 @@
+"""Review: gates, quorum, signed decisions."""
