@@ -1,0 +1,123 @@
+"""Gateways are ASGI applications; this hosts them for a run: one thread, one loop, one listener each.
+
+Rules it keeps:
+1. A gateway that ends before it is told to is reported at once (`died`), and the run is closed.
+2. Nothing here listens on an address of its own: sockets come from the sandbox, or are loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from vestibule.core.errors import DependencyDown
+
+START_SECONDS = 10.0
+STOP_SECONDS = 3.0
+
+
+class GatewayHost:
+    """An event loop in a thread of its own that serves ASGI applications on given sockets."""
+
+    def __init__(self, died: Callable[[str], None]) -> None:
+        self._died = died
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready = threading.Event()
+        self._servers: dict[str, Any] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="gateways", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(START_SECONDS):
+            raise DependencyDown("gateway", "The gateways' event loop did not start.")
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise DependencyDown("gateway", "The gateways' event loop is not running.")
+        return self._loop
+
+    def serve(self, name: str, app: Any, listener: socket.socket) -> None:
+        """Serve `app` on `listener`; returns when it accepts requests."""
+        asyncio.run_coroutine_threadsafe(self._serve(name, app, listener), self.loop).result(START_SECONDS)
+
+    def kill(self, name: str) -> None:
+        """End one gateway as if it had crashed (for the tests that prove the run closes)."""
+        self.loop.call_soon_threadsafe(self._end, name)
+
+    def stop(self) -> None:
+        """End all of them. Idempotent; bounded."""
+        self._stopping = True
+        if self._loop is None or not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._end_all)
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(loop)
+        self._loop = loop
+        loop.call_soon(self._ready.set)
+        loop.run_forever()
+        loop.close()
+
+    async def _serve(self, name: str, app: Any, listener: socket.socket) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=120,
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        self._servers[name] = server
+        task = asyncio.ensure_future(self._watch(name, server, listener))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        while not server.started:
+            if task.done():
+                raise DependencyDown("gateway", f"The {name} gateway did not start.")
+            await asyncio.sleep(0.001)
+
+    async def _watch(self, name: str, server: Any, listener: socket.socket) -> None:
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            if not self._stopping:
+                self._died(name)
+
+    def _end(self, name: str) -> None:
+        self._servers[name].should_exit = True
+        self._servers[name].force_exit = True
+
+    def _end_all(self) -> None:
+        for name in self._servers:
+            self._end(name)
+
+        async def finish() -> None:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=STOP_SECONDS - 1)
+            self.loop.stop()
+
+        self._closing = asyncio.ensure_future(finish())
+
+
+def loopback_listener() -> socket.socket:
+    """A listening socket on 127.0.0.1 with a port of the system's choice."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    return listener

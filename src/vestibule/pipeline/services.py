@@ -1,0 +1,186 @@
+"""What a process has open: state, log, policies, gates, ledger. Opened once, late, and only what is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vestibule.config.load import load_operator_config, state_dir
+from vestibule.config.schema import OperatorConfig, RepoConfig
+from vestibule.core.crossing import Actor, Crossing
+from vestibule.core.ids import Sha, agent_identity
+from vestibule.core.labels import Label
+from vestibule.core.model import Event, Person, Subject
+from vestibule.core.refusal import Refusal
+from vestibule.core.verdict import Ruling
+from vestibule.git import Git
+from vestibule.pipeline.record import RunRecord, RunStore
+from vestibule.store.database import Database, make_private_folder
+
+if TYPE_CHECKING:
+    from vestibule.audit.log import AuditLog
+    from vestibule.cost.ledger import Ledger
+    from vestibule.policy import PolicySet
+    from vestibule.review.gates import Gates
+    from vestibule.sandbox.local import LocalSandbox
+
+POLICY_FOLDER = ".vestibule/policy/"
+
+
+class Services:
+    """Everything the segments need, wired once."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self.operator: OperatorConfig = load_operator_config(self.environ)
+        self.home: Path = make_private_folder(state_dir(self.environ))
+        self._policies: dict[tuple[Path, Sha], PolicySet] = {}
+
+    @cached_property
+    def db(self) -> Database:
+        return Database.open(self.home, self.environ)
+
+    @cached_property
+    def runs(self) -> RunStore:
+        return RunStore(self.db)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        from vestibule.audit.log import AuditLog
+
+        return AuditLog.open(self.home / "audit", self.environ)
+
+    @cached_property
+    def gates(self) -> Gates:
+        from vestibule.review.gates import Gates
+        from vestibule.review.signing import ReviewKey
+
+        return Gates(self.db, ReviewKey.load(self.home, create=True))
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from vestibule.cost.ledger import Ledger
+
+        return Ledger(self.db, usd_per_day=self.operator.budget.usd_per_day)
+
+    @cached_property
+    def person(self) -> Person:
+        from vestibule.identity.people import current_person
+
+        return current_person()
+
+    @cached_property
+    def sandbox(self) -> LocalSandbox:
+        from vestibule.sandbox.local import LocalSandbox
+
+        return LocalSandbox(tools=tuple(Path(item) for item in self.operator.sandbox.tools))
+
+    def folder(self, run: str) -> Path:
+        """The run's own folder in the state folder (0700)."""
+        return make_private_folder(self.home / "runs" / run)
+
+    def config_of(self, record: RunRecord) -> RepoConfig:
+        """The repository's configuration in the run's base commit."""
+        from vestibule.pipeline.prepare import read_config
+
+        return read_config(Git.open(record.repo), record.base_commit)
+
+    def minimum(self, config: RepoConfig) -> tuple[str, ...]:
+        """Walls that must stand: the operator's and the repository's together."""
+        return tuple(dict.fromkeys((*self.operator.sandbox.minimum, *config.sandbox.minimum)))
+
+    def policy(self, repo: Path, base: Sha) -> PolicySet:
+        """Shipped, organisation's and repository's policies; the last from the base commit."""
+        from vestibule.policy import PolicySet
+
+        key = (repo, base)
+        if key not in self._policies:
+            git = Git.open(repo)
+            entries = [
+                entry
+                for entry in git.tree(base)
+                if entry.path.startswith(POLICY_FOLDER) and entry.path.endswith(".rego") and entry.kind == "blob"
+            ]
+            contents = dict(git.blobs(entry.sha for entry in entries))
+            self._policies[key] = PolicySet.load(
+                organisation=tuple(Path(item) for item in self.operator.policy),
+                repository={entry.path: contents[entry.sha] for entry in entries},
+            )
+        return self._policies[key]
+
+    def crossing(self, record: RunRecord) -> Crossing:
+        """Decides and records for one run."""
+        return Crossing(
+            decider=self.policy(record.repo, record.base_commit),
+            audit=self.audit,
+            task=task_facts(record),
+            labels=Label(integrity=record.ticket.integrity),
+        )
+
+    def agent_id(self, record: RunRecord) -> str:
+        return agent_identity(self.operator.trust_domain, record.id, record.agent.name)
+
+    def actor(self, record: RunRecord, kind: Subject = "system") -> Actor:
+        """Who acts: the agent (or a probe in its place), the pipeline, or the person of this process."""
+        if kind == "person":
+            return Actor(record.id, self.person.id, "person", max(record.attempt, 1))
+        name = self.agent_id(record) if kind in ("agent", "probe") else f"spiffe://{self.operator.trust_domain}/pipeline"
+        return Actor(record.id, name, kind, max(record.attempt, 1))
+
+    def note(
+        self,
+        record: RunRecord,
+        action: str,
+        resource: str,
+        *,
+        verdict: Ruling = Ruling.ALLOW,
+        reasons: tuple[str, ...] = (),
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        """A durable entry about the run itself that closes at once: an intent and its outcome."""
+        actor = self.actor(record)
+        intent = Event(
+            run=record.id,
+            phase="intent",
+            action=action,
+            resource=resource,
+            subject="system",
+            actor=actor.id,
+            verdict=verdict,
+            reasons=reasons,
+            attempt=actor.attempt,
+            details=details or {},
+        )
+        receipt = self.audit.submit(intent).result()
+        if verdict is Ruling.ALLOW:
+            outcome = intent.model_copy(
+                update={"phase": "outcome", "intent": receipt.seq, "result": "ok", "details": {}}
+            )
+            self.audit.submit(outcome).result()
+
+    def note_refusal(self, record: RunRecord, refused: Refusal, action: str) -> None:
+        self.note(record, action, record.id, verdict=Ruling.DENY, reasons=(refused.rule,), details=refused.as_json())
+
+    def close(self) -> None:
+        """Flush the log. Everything else is durable already."""
+        if "audit" in self.__dict__:
+            self.audit.close()
+        if "db" in self.__dict__:
+            self.db.close()
+
+
+def task_facts(record: RunRecord) -> dict[str, Any]:
+    """`task` as a policy sees it."""
+    return {
+        "run": record.id,
+        "role": record.role,
+        "read": list(record.scope.read),
+        "write": list(record.scope.write),
+        "tools": list(record.scope.tools),
+        "commands": list(record.scope.commands),
+        "agent": record.agent.model_dump(mode="json"),
+        "requester": record.requester,
+    }
