@@ -1,0 +1,5 @@
+"""Policy: Rego bundles decide every crossing, default deny, the strictest layer wins."""
+
+from vestibule.policy.policy_set import Explanation, LayerAnswer, PolicySet
+
+__all__ = ["Explanation", "LayerAnswer", "PolicySet"]

@@ -1,0 +1,194 @@
+"""The decider: every layer is asked apart, and the strictest answer stands.
+
+Rules it keeps:
+1. `decide` never raises. Whatever goes wrong (an exception, a time-out, an answer of another shape, an
+   input that has no canonical form) is a deny with reason `policy.error` or `policy.input`.
+2. No answer is a deny: a layer that is undefined for a request denies it (`policy.undefined`).
+3. A layer below can only tighten: answers are joined by strictness, outside Rego.
+4. A remembered answer is used only for byte-identical input under the same digest; time is never part
+   of the input (it enters as booleans in `facts`). Errors are not remembered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vestibule.core.base import Noun
+from vestibule.core.canonical import canonical_json
+from vestibule.core.ports import PolicyInput
+from vestibule.core.verdict import Ruling, Verdict, strictest
+from vestibule.policy import lint
+from vestibule.policy.engine import VERSION, Answer, EngineError, Program, UndefinedDecision
+from vestibule.policy.layers import Layer, layers_digest, organisation_layers, repository_layer, shipped_layer
+from vestibule.policy.refusals import order, refusals_for
+from vestibule.policy.worker import Worker
+
+CACHE_ENTRIES = 4096
+MAX_INPUT_BYTES = 256 * 1024
+TIMEOUT_SECONDS = 2.0
+
+
+class LayerAnswer(Noun):
+    """What one layer said, for `policy explain`. `error` is empty when it answered."""
+
+    layer: str
+    ruling: Ruling
+    reasons: tuple[str, ...]
+    error: str = ""
+
+
+class Explanation(Noun):
+    """A verdict with what led to it.
+
+    `deciding_facts` are those whose change alone takes a reason away; of an allow, those that would turn it.
+    """
+
+    verdict: Verdict
+    layers: tuple[LayerAnswer, ...]
+    deciding_facts: tuple[str, ...]
+
+
+class PolicySet:
+    """Implements `core.ports.Decider`. Thread-safe."""
+
+    def __init__(self, layers: Sequence[Layer], *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """Raises ConfigError or DependencyDown("policy") when any layer is not fit to decide."""
+        for layer in layers:
+            lint.require_fit(layer)
+        self.layers = tuple(layers)
+        self._digest = layers_digest(self.layers, VERSION)
+        self._worker: Worker[list[tuple[str, Program]]] = Worker(self._compile, timeout_seconds=timeout_seconds)
+        self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        organisation: Sequence[Path | str] = (),
+        repository: Mapping[str, bytes] | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> PolicySet:
+        """The shipped bundle, the operator's `policy:` folders and `.vestibule/policy/*.rego` of the base commit.
+
+        `repository` maps a path to the bytes it has in the base commit; other files in it are left aside.
+
+        Raises:
+            ConfigError: a layer says something impossible (exit 2, with file and line).
+            DependencyDown: `dependency.policy`: a layer cannot be read or is empty (exit 4).
+        """
+        layers = [shipped_layer(), *organisation_layers([Path(item).expanduser() for item in organisation])]
+        own = repository_layer(repository or {})
+        if own is not None:
+            layers.append(own)
+        return cls(layers, timeout_seconds=timeout_seconds)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` over the engine's version and every file that takes part."""
+        return self._digest
+
+    def decide(self, request: PolicyInput) -> Verdict:
+        """The strictest of all layers. Never raises."""
+        try:
+            document = request.model_dump(mode="json")
+            key = canonical_json(document)
+        except Exception:  # noqa: BLE001 - an input without one canonical form is denied, whatever is wrong with it
+            return self._deny("policy.input", request)
+        if len(key) > MAX_INPUT_BYTES:
+            return self._deny("policy.input", request)
+        with self._lock:
+            known = self._cache.get(key)
+            if known is not None:
+                self._cache.move_to_end(key)
+                return known
+        try:
+            answers = self._ask(document)
+            verdict = self._join(answers, request)
+        except Exception:  # noqa: BLE001 - the promise of this function is to deny
+            return self._deny("policy.error", request)
+        if not any(answer.error for answer in answers):
+            with self._lock:
+                self._cache[key] = verdict
+                if len(self._cache) > CACHE_ENTRIES:
+                    self._cache.popitem(last=False)
+        return verdict
+
+    def explain(self, request: PolicyInput) -> Explanation:
+        """The verdict, each layer's answer, and the facts that decided. Asks without the cache."""
+        verdict = self.decide(request)
+        try:
+            document = request.model_dump(mode="json")
+            answers = self._ask(document)
+        except Exception as error:  # noqa: BLE001 - explained like any other failure
+            failed = LayerAnswer(layer="all", ruling=Ruling.DENY, reasons=("policy.error",), error=str(error))
+            return Explanation(verdict=verdict, layers=(failed,), deciding_facts=())
+        deciding = []
+        for name, value in request.facts.items():
+            others = (request.model_copy(update={"facts": {**request.facts, name: other}}) for other in _others(value))
+            if any(self._matters(verdict, self.decide(other)) for other in others):
+                deciding.append(name)
+        return Explanation(verdict=verdict, layers=tuple(answers), deciding_facts=tuple(deciding))
+
+    def close(self) -> None:
+        """Stops the engine's thread; later decisions deny. Idempotent."""
+        self._worker.close()
+
+    @staticmethod
+    def _matters(verdict: Verdict, other: Verdict) -> bool:
+        """Whether a changed fact turned an allow, or took a reason away from a hold or deny."""
+        if verdict.allowed:
+            return not other.allowed
+        return other.ruling.strictness < verdict.ruling.strictness or set(other.reasons) < set(verdict.reasons)
+
+    def _compile(self) -> list[tuple[str, Program]]:
+        return [(layer.name, Program(layer.sources)) for layer in self.layers]
+
+    def _ask(self, document: Mapping[str, object]) -> list[LayerAnswer]:
+        found: list[LayerAnswer] = self._worker.ask(
+            lambda programs: [_answer(name, program, document) for name, program in programs]
+        )
+        if len(found) != len(self.layers):
+            raise EngineError("not every layer answered")
+        return found
+
+    def _join(self, answers: Sequence[LayerAnswer], request: PolicyInput) -> Verdict:
+        return strictest(
+            Verdict(
+                ruling=answer.ruling,
+                reasons=order(answer.reasons),
+                policy_digest=self._digest,
+                refusals=refusals_for(order(answer.reasons), request, answer.layer, answer.ruling),
+            )
+            for answer in answers
+        )
+
+    def _deny(self, reason: str, request: PolicyInput) -> Verdict:
+        return Verdict(
+            ruling=Ruling.DENY,
+            reasons=(reason,),
+            policy_digest=self._digest,
+            refusals=refusals_for((reason,), request, "shipped", Ruling.DENY),
+        )
+
+
+def _answer(name: str, program: Program, document: Mapping[str, object]) -> LayerAnswer:
+    try:
+        answer: Answer = program.answer(document)
+    except UndefinedDecision as error:
+        return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=("policy.undefined",), error=str(error))
+    except Exception as error:  # noqa: BLE001 - one layer's failure is that layer's deny
+        return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=("policy.error",), error=str(error)[:300])
+    return LayerAnswer(layer=name, ruling=answer.ruling, reasons=answer.reasons)
+
+
+def _others(value: object) -> tuple[object, ...]:
+    """Other values of the same kind, to see whether a fact matters."""
+    if isinstance(value, bool):
+        return (not value,)
+    if isinstance(value, str):
+        return tuple(other for other in ("", "allow", "recorded") if other != value)
+    return ()

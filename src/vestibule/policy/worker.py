@@ -1,0 +1,82 @@
+"""Runs decisions on a thread of its own, so that a policy that does not end cannot hold a crossing open.
+
+The engine cannot be interrupted: after a time-out its thread is left behind and a new one takes over.
+After `MAX_LOST` of them every further question fails at once (and is denied): a policy that hangs again
+and again must not use up the machine.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from vestibule.policy.engine import EngineError
+
+P = TypeVar("P")
+MAX_LOST = 3
+
+
+class Worker(Generic[P]):
+    """Owns what `build` makes; every use of it happens on the worker's thread."""
+
+    def __init__(self, build: Callable[[], P], *, timeout_seconds: float) -> None:
+        self._build = build
+        self._timeout = timeout_seconds
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._closed = False
+        self._tasks = self._start()
+
+    def ask(self, question: Callable[[P], Any]) -> Any:
+        """`question(program)`, computed on the worker.
+
+        Raises:
+            EngineError: too slow, closed, or given up after repeated time-outs.
+        """
+        with self._lock:
+            if self._closed or self._lost >= MAX_LOST:
+                raise EngineError("the policy engine is stopped")
+            tasks = self._tasks
+        future: Future[Any] = Future()
+        tasks.put((question, future))
+        try:
+            return future.result(self._timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            self._replace(tasks)
+            raise EngineError("the policy took too long") from None
+
+    def close(self) -> None:
+        """Idempotent. Later questions fail."""
+        with self._lock:
+            self._closed = True
+            self._tasks.put(None)
+
+    def _replace(self, stuck: queue.SimpleQueue[Any]) -> None:
+        with self._lock:
+            if self._tasks is not stuck or self._closed:
+                return
+            self._lost += 1
+            if self._lost < MAX_LOST:
+                self._tasks = self._start()
+        stuck.put(None)
+
+    def _start(self) -> queue.SimpleQueue[Any]:
+        tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, args=(tasks,), name="vestibule-policy", daemon=True).start()
+        return tasks
+
+    def _serve(self, tasks: queue.SimpleQueue[Any]) -> None:
+        program: P | None = None
+        while (item := tasks.get()) is not None:
+            question, future = item
+            try:
+                if program is None:
+                    program = self._build()
+                future.set_result(question(program))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the asker gets it and denies
+                future.set_exception(error)
