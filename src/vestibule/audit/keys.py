@@ -68,7 +68,7 @@ def ensure_key(folder: Path, trust: Trust, *, trust_domain: str = "vestibule.loc
 
 
 def pin_key(folder: Path, trust: Trust, *, trust_domain: str = "vestibule.local") -> str:
-    """For `init`: makes the key if there is none, pins it, and returns the verifying key's text. Raises as `ensure_key`."""
+    """For `init`: makes the key if there is none, pins it, returns its verifying key's text. Raises as `ensure_key`."""
     return ensure_key(folder, trust, trust_domain=trust_domain, pin=True).verifier.text()
 
 

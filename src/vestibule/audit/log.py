@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from vestibule.audit.checkpoint import Checkpoint, peek
 from vestibule.audit.database import FILE, BrokenLog, open_reader
@@ -193,7 +193,7 @@ class AuditLog:
         if self._pid == os.getpid():
             self._thread.join()
 
-    def __enter__(self) -> AuditLog:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -12,7 +12,6 @@ Rules it keeps:
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -131,11 +130,6 @@ class Sequencer:
             raise
         return note
 
-    def open_intents(self) -> list[tuple[int, str]]:
-        """`(seq, run)` of allowed intents without outcome."""
-        rows = self._connection.execute("SELECT seq, run FROM open_intents ORDER BY seq")
-        return [(int(seq), str(run)) for seq, run in rows]
-
     def close(self) -> None:
         self._connection.close()
 
@@ -239,7 +233,7 @@ class Sequencer:
             raise BrokenLog(f"the log is not an extension of the head signed at {old.size} entries: it was changed")
 
     def _identity(self) -> tuple[int, int]:
-        found = os.stat(self._path)
+        found = self._path.stat()
         return found.st_dev, found.st_ino
 
     def _rollback(self) -> None:

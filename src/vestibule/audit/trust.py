@@ -160,7 +160,7 @@ def write_durably(path: Path, text: str, *, mode: int) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(name, path)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
