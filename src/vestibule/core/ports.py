@@ -149,11 +149,17 @@ class SandboxBackend(Protocol):
 class ModelLedger(Protocol):
     """Budget: durable holds before dispatch, settled from what the provider reported."""
 
-    def hold(self, run: str, model: str, *, nano_usd: int, tokens: int) -> str:
-        """The hold's id. Raises `Refused` (`budget.*`) when a ceiling would be passed."""
+    def hold(
+        self, run: str, model: str, *, nano_usd: int, tokens: int, details: Mapping[str, Any] | None = None
+    ) -> str:
+        """The hold's id. Raises `Refused` (`budget.*`) when a ceiling would be passed. `details` join the record."""
         ...
 
     def settle(self, hold: str, usage: Usage) -> None: ...
+
+    def charge(self, hold: str) -> None:
+        """The provider was reached and reported no usage: the whole hold counts as spent."""
+        ...
 
     def release(self, hold: str) -> None:
         """The request never reached a provider."""
@@ -199,7 +205,11 @@ class MergeResult(Noun):
 
 
 class MergeView(Noun):
-    """What a forge sees of a change right now. `mergeable`: the target is where the decision saw it, or already merged."""
+    """What a forge sees of a change right now.
+
+    `mergeable`: the target is where the decision saw it, or the change is in it already: as `merged_as`, our merge
+    commit, or `by_hand`, when a person merged the approved head.
+    """
 
     target: str
     target_head: Sha | None
@@ -208,6 +218,7 @@ class MergeView(Noun):
     base_is_ancestor: bool
     mergeable: bool
     merged_as: Sha | None = None
+    by_hand: bool = False
 
 
 class Forge(Protocol):

@@ -1,0 +1,1 @@
+"""Forges: where proposed changes appear and approved ones merge."""
