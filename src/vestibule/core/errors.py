@@ -76,3 +76,33 @@ class VerificationFailed(VestibuleError):
     """Evidence does not hold."""
 
     exit_code = VERIFICATION_FAILED
+
+
+_KINDS: dict[str, type[VestibuleError]] = {
+    kind.__name__: kind for kind in (VestibuleError, UsageError, ConfigError, AgentFailed, VerificationFailed)
+}
+
+
+def encode_error(error: VestibuleError) -> dict[str, str]:
+    """An error as plain JSON, so that it survives the process that raised it."""
+    if isinstance(error, Refused):
+        name = error.name if isinstance(error, DependencyDown) else ""
+        return {"kind": "Refused", "refusal": error.refusal.model_dump_json(), "dependency": name}
+    kind = type(error).__name__ if type(error).__name__ in _KINDS else "VestibuleError"
+    return {"kind": kind, "what": error.what, "why": error.why, "next": error.next_step}
+
+
+def decode_error(data: dict[str, str]) -> VestibuleError:
+    """The error that `encode_error` wrote."""
+    if data["kind"] == "Refused":
+        refused = Refusal.model_validate_json(data["refusal"])
+        if data["dependency"]:
+            return DependencyDown(
+                data["dependency"],
+                refused.reason,
+                fact=refused.fact,
+                person=refused.next.person,
+                agent=refused.next.agent,
+            )
+        return Refused(refused)
+    return _KINDS[data["kind"]](data["what"], why=data["why"], next_step=data["next"])

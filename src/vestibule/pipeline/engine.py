@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vestibule.core.errors import DependencyDown, VestibuleError
+from vestibule.core.errors import DependencyDown, VestibuleError, decode_error, encode_error
 
 APPLICATION_VERSION = "segments-1"
 """Raised only when a segment changes shape; an upgrade of anything else never strands a run."""
@@ -34,10 +34,14 @@ class Steps:
     """What a segment may do: run a named step once."""
 
     def run(self, name: str, step: Step) -> Json:
-        """The step's result (plain JSON), from the record when it ran before."""
+        """The step's result (plain JSON), from the record when it ran before.
+
+        Raises:
+            VestibuleError: what the step raised, now or before; it is not run again.
+        """
         from dbos import DBOS
 
-        return DBOS.run_step({"name": name}, _plain(step))
+        return _open(DBOS.run_step({"name": name}, lambda: _sealed(step)))
 
 
 class Engine:
@@ -47,7 +51,6 @@ class Engine:
         self.run_id = run
         self.path = folder / "engine.db"
         self.segments = segments
-        self._errors: dict[str, VestibuleError] = {}
         self._launch()
 
     def _launch(self) -> None:
@@ -91,10 +94,7 @@ class Engine:
             raise KeyError(segment)
         with SetWorkflowID(f"{self.run_id}:{key}"):
             handle = DBOS.start_workflow(_workflow.function(), segment, self.run_id)
-        result = handle.get_result()
-        if isinstance(result, dict) and "vestibule_error" in result:
-            raise self._errors.pop(result["vestibule_error"], None) or VestibuleError(str(result["what"]))
-        return result
+        return _open(handle.get_result())
 
     def close(self) -> None:
         """Forget the run's engine file once nothing in it is pending. Threads end with the process."""
@@ -102,13 +102,7 @@ class Engine:
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     def _dispatch(self, segment: str, run: str) -> Json:
-        try:
-            return self.segments[segment](Steps(), run)
-        except VestibuleError as error:
-            # An error for people ends the segment; it is kept as the object it is for whoever waits here.
-            key = f"{segment}:{id(error)}"
-            self._errors[key] = error
-            return {"vestibule_error": key, "what": str(error)}
+        return _sealed(lambda: self.segments[segment](Steps(), run))
 
 
 class _Workflow:
@@ -139,10 +133,15 @@ class _Workflow:
 _workflow = _Workflow()
 
 
-def _plain(step: Step) -> Step:
-    """Refuses results that would not survive as JSON."""
+def _sealed(call: Step) -> Json:
+    """The result or the error for people, as JSON: what is recorded must survive this process."""
+    try:
+        return {"ok": json.loads(json.dumps(call()))}
+    except VestibuleError as error:
+        return {"error": encode_error(error)}
 
-    def run() -> Json:
-        return json.loads(json.dumps(step()))
 
-    return run
+def _open(sealed: Json) -> Json:
+    if "error" in sealed:
+        raise decode_error(sealed["error"])
+    return sealed["ok"]

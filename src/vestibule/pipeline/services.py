@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vestibule.config.load import load_operator_config, state_dir
+from vestibule.config.load import config_dir, load_operator_config, state_dir
 from vestibule.config.schema import OperatorConfig, RepoConfig
 from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.ids import Sha, agent_identity
@@ -51,7 +51,9 @@ class Services:
     def audit(self) -> AuditLog:
         from vestibule.audit.log import AuditLog
 
-        return AuditLog.open(self.home / "audit", self.environ)
+        return AuditLog.open(
+            self.home / "audit", config_dir(self.environ) / "trust", trust_domain=self.operator.trust_domain
+        )
 
     @cached_property
     def gates(self) -> Gates:

@@ -1,0 +1,48 @@
+"""What the commands that move a run share: the driver, the closing words, the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vestibule.cli.output import emit_json, say
+
+if TYPE_CHECKING:
+    from vestibule.pipeline.drive import Driver
+    from vestibule.pipeline.record import RunRecord
+
+
+def open_driver() -> Driver:
+    """The driver over this process's services; says on stderr which run it works on."""
+    from vestibule.pipeline.drive import Driver
+    from vestibule.pipeline.services import Services
+
+    return Driver(Services(), progress=lambda run: say(f"run {run}"))
+
+
+def finish(driver: Driver, act: Callable[[], RunRecord], run: str, *, as_json: bool) -> int:
+    """Perform `act`, print where the run stands, and give its exit code."""
+    from vestibule.core.errors import VestibuleError
+    from vestibule.pipeline.drive import exit_code
+    from vestibule.pipeline.reader import Reader
+
+    try:
+        record = act()
+        code = exit_code(record)
+    except VestibuleError as error:
+        if driver.services.runs.find(run) is None or as_json is False:
+            raise
+        # The object still says what is known of the run; the exit code says what went wrong.
+        from vestibule.cli.output import show_error
+
+        found = Reader(driver.services).as_json(run)
+        emit_json({**found, "error": {"what": error.what, "why": error.why, "next": error.next_step}})
+        return show_error(error, as_json=False)
+    if as_json:
+        emit_json(Reader(driver.services).as_json(record.id))
+    else:
+        from vestibule.cli.show import print_summary
+
+        print_summary(driver.services, record)
+    driver.services.close()
+    return code

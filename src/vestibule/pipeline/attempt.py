@@ -1,0 +1,246 @@
+"""One attempt at the work: view, sandbox, gateways, live guards, agent, export.
+
+Rules it keeps:
+1. A fresh view and a fresh sandbox each time; what a dead supervisor left is reaped first, and its spend stays.
+2. The agent starts only when the minimum of walls stands and a forbidden call at every crossing was refused.
+3. A gateway that ends kills the sandbox at once; the attempt is refused, never continued without a guard.
+4. Results are read when every process inside is dead, from outside, without running anything in the tree.
+5. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
+from vestibule.agents.registry import adapter
+from vestibule.core.base import Noun
+from vestibule.core.errors import AgentFailed, DependencyDown
+from vestibule.core.model import Task, WallsReport
+from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.verdict import Ruling
+from vestibule.core.view import View
+from vestibule.pipeline.hosting import GatewayHost, loopback_listener
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.results import save_export, source_of, start_commit
+from vestibule.pipeline.services import Services
+
+RENEW_SECONDS = 300.0
+COMMAND_SECONDS = 600.0
+
+
+class AttemptResult(Noun):
+    """What the run's row keeps of an attempt."""
+
+    walls: WallsReport
+    exit_code: int
+    message: str
+    dropped: tuple[tuple[str, str], ...]
+    sandbox_ms: float
+    agent_ms: float
+
+
+class Attempt:
+    """One attempt of one run."""
+
+    def __init__(self, services: Services, record: RunRecord) -> None:
+        if record.spec is None:
+            raise AgentFailed("The run has no spec.", next_step="Start a new run.")
+        self.services = services
+        self.record = record
+        self.config = services.config_of(record)
+        self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
+        self.workspace = self.folder / "workspace"
+        self.task = Task(
+            run=record.id,
+            spec=record.spec,
+            role=record.role,
+            scope=record.scope,
+            budget=record.budget,
+            agent=record.agent,
+            requester=record.requester,
+            base_commit=record.base_commit,
+        )
+        self._dead_gateway = threading.Event()
+        self._dead_name = ""
+        self._sandbox: RunningSandbox | None = None
+
+    def perform(self) -> AttemptResult:
+        """Everything, to the saved export.
+
+        Raises:
+            Refused: a wall, a guard or a dependency is down.
+            AgentFailed: it ran out of time.
+        """
+        started = time.monotonic()
+        self.services.sandbox.reap(self.record.id, self.folder.parent)
+        self.services.ledger.recover(self.record.id)
+        for leftover in self.folder.parent.glob("attempt-*"):
+            shutil.rmtree(leftover, ignore_errors=False)
+        self.folder.mkdir(mode=0o700)
+        host = GatewayHost(self._gateway_died)
+        tokens = self._tokens()
+        stop = threading.Event()
+        try:
+            view = self._project()
+            plan = self._plan(tokens.agent_token)
+            sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
+            walls = sandbox.report
+            missing = walls.missing(self.services.minimum(self.config))
+            if missing:
+                raise DependencyDown("walls", "A wall of the configured minimum does not stand.", fact=", ".join(missing))
+            self._open_gateways(host, sandbox, tokens, view)
+            self._prove_guards(sandbox, tokens.probe_token)
+            threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
+            sandbox_ms = _ms(started)
+            result = self._run_agent(sandbox)
+        finally:
+            stop.set()
+            tokens.revoke()
+            if self._sandbox is not None:
+                self._sandbox.kill()
+            host.stop()
+        return self._collect(view, result, walls, sandbox_ms)
+
+    # --- before -------------------------------------------------------------------------------------------
+
+    def _tokens(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        from vestibule.identity.tokens import TaskTokens
+
+        return TaskTokens(
+            agent=self.services.actor(self.record, "agent"), probe=self.services.actor(self.record, "probe")
+        )
+
+    def _project(self) -> View:
+        from vestibule.sandbox.view import materialise, project
+
+        source = source_of(self.services, self.record)
+        view = project(source, start_commit(self.record), self.record.scope)
+        materialise(source, view, self.workspace)
+        return view
+
+    def _plan(self, token: str) -> Plan:
+        record = self.record
+        tools = tuple(Path(item) for item in self.services.operator.sandbox.tools)
+        return adapter(record.agent.adapter).plan(
+            Situation(task=self.task, token=token, tools=tools, command=record.command, native=record.native)
+        )
+
+    def _spec(self, plan: Plan, view: View) -> SandboxSpec:
+        return SandboxSpec(
+            run=self.record.id,
+            argv=plan.argv,
+            env=plan.env,
+            mounts=(*self._workspace_mounts(view), *plan.mounts),
+            home_files=plan.home_files,
+            names=(CONTEXT_HOST, MODELS_HOST),
+            limits=self._limits(self.record.budget.minutes * 60),
+        )
+
+    def _workspace_mounts(self, view: View) -> tuple[Mount, ...]:
+        from vestibule.sandbox.view import mounts_for
+
+        return mounts_for(view, self.record.scope, self.workspace)
+
+    def _limits(self, seconds: float) -> Limits:
+        sandbox = self.services.operator.sandbox
+        return Limits(wall_seconds=seconds, memory_bytes=sandbox.memory_mb << 20, pids=sandbox.pids)
+
+    def _open_gateways(self, host: GatewayHost, sandbox: RunningSandbox, tokens, view: View) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        from vestibule.boundary.context.gateway import build_context_app
+        from vestibule.boundary.context.workspace import Workspace
+        from vestibule.pipeline.commands import SandboxedCommands
+
+        crossing = self.services.crossing(self.record)
+        runner = SandboxedCommands(self.services, self._workspace_mounts(view), self._limits(COMMAND_SECONDS))
+        context = build_context_app(
+            crossing=crossing,
+            authenticate=tokens.authenticate,
+            workspace=Workspace(self.workspace),
+            task=self.task,
+            view=view,
+            runner=runner,
+            feedback=self.record.feedback,
+        )
+        host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
+        host.serve("models", self._models_app(host, crossing, tokens), sandbox.listeners[MODELS_HOST])
+
+    def _models_app(self, host: GatewayHost, crossing, tokens):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        raise NotImplementedError
+
+    def _prove_guards(self, sandbox: RunningSandbox, token: str) -> None:
+        from vestibule.pipeline.live_guards import prove
+
+        prove(self.services, self.record, self.task, sandbox, token)
+
+    # --- during -------------------------------------------------------------------------------------------
+
+    def _run_agent(self, sandbox: RunningSandbox) -> SandboxResult:
+        self.services.note(
+            self.record,
+            "agent.start",
+            self.record.agent.version,
+            details={"walls": {name: wall.state for name, wall in sandbox.report.walls.items()}},
+        )
+        sandbox.go()
+        result = sandbox.wait()
+        if self._dead_gateway.is_set():
+            raise DependencyDown(
+                "gateway",
+                f"The {self._dead_name} gateway ended while the agent was working, so the agent was stopped.",
+                person=f"Run `vestibule resume {self.record.id}` or start the run anew.",
+            )
+        return result
+
+    def _renew(self, tokens, stop: threading.Event) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        while not stop.wait(RENEW_SECONDS):
+            tokens.renew()
+
+    def _gateway_died(self, name: str) -> None:
+        self._dead_name = name
+        self._dead_gateway.set()
+        if self._sandbox is not None:
+            threading.Thread(target=self._sandbox.kill, name="gateway-death", daemon=True).start()
+
+    # --- after --------------------------------------------------------------------------------------------
+
+    def _collect(self, view: View, result: SandboxResult, walls: WallsReport, sandbox_ms: float) -> AttemptResult:
+        from vestibule.boundary.changes.export import export_workspace
+
+        transcript = result.stdout + (b"\n--- stderr ---\n" + result.stderr if result.stderr else b"")
+        (self.services.folder(self.record.id) / f"transcript-{self.record.attempt}.log").write_bytes(transcript)
+        message = adapter(self.record.agent.adapter).last_message(result.stdout or result.stderr)
+        self.services.note(
+            self.record,
+            "agent.end",
+            self.record.agent.version,
+            details={"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)},
+        )
+        if result.reason == "wall-clock":
+            raise AgentFailed(
+                f"The agent was stopped after {self.record.budget.minutes} minutes.",
+                why="That is the role's limit of wall-clock time.",
+                next_step="Make the task smaller, or raise budget.minutes of the role.",
+            )
+        export = export_workspace(self.workspace, view)
+        save_export(self.services, self.record, export)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return AttemptResult(
+            walls=walls,
+            exit_code=result.exit_code,
+            message=message,
+            dropped=export.dropped,
+            sandbox_ms=sandbox_ms,
+            agent_ms=round(result.wall_ms, 1),
+        )
+
+
+def _ms(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 1)
+
+
+__all__ = ["Attempt", "AttemptResult", "Ruling", "Sequence", "loopback_listener"]

@@ -1,0 +1,236 @@
+"""Drives a run: one process holds its lease, launches its engine, and performs the segment that is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vestibule.core.errors import AGENT_FAILED, HELD, OK, REFUSED, DependencyDown, Refused, UsageError, VestibuleError
+from vestibule.core.ids import RUN_ID
+from vestibule.core.model import Choice, Person, State
+from vestibule.core.refusal import refusal
+from vestibule.core.runs import Outcome, binding_digest
+from vestibule.pipeline.engine import Engine
+from vestibule.pipeline.lease import Lease, holder
+from vestibule.pipeline.record import Feedback, RunRecord
+from vestibule.pipeline.segments import Segments
+from vestibule.pipeline.services import Services
+
+Progress = Callable[[str], None]
+
+
+class Driver:
+    """Starts, resumes, decides and cancels runs."""
+
+    def __init__(self, services: Services, progress: Progress = lambda _: None) -> None:
+        self.services = services
+        self.progress = progress
+
+    def start(self, record: RunRecord) -> RunRecord:
+        """Take a prepared run up to its first gate or end."""
+        self.services.runs.create(record)
+        self.progress(record.id)
+        return self._perform(record.id, "work", f"work-{record.round}")
+
+    def resume(self, run: str) -> RunRecord:
+        """Go on after a crash; a run that waits or has ended is returned as it is."""
+        record = self.services.runs.get(run)
+        segment = _due(record)
+        if segment is None:
+            return self.expire(record)
+        name, key = segment
+        if name == "conclude":
+            gate = self.services.gates.current(record.id)
+            key = gate.id if gate else key
+        self.progress(record.id)
+        return self._perform(record.id, name, key)
+
+    def decide(self, run: str, choice: Choice, reason: str, *, person: Person, channel: str, seen: str = "") -> RunRecord:
+        """A person's decision, then on to the next gate or end.
+
+        Raises:
+            Refused: policy says no, or what the person saw is no longer what is there.
+        """
+        record = self.expire(self.services.runs.get(run))
+        gate = self.services.gates.current(record.id)
+        if gate is None or record.state in (State.RECEIVED, State.SPECIFIED, State.WORKING, State.CHECKING):
+            raise UsageError(
+                f"Run {record.id} has no gate to decide yet (state {record.state.value}).",
+                next_step=f"Look at it with `vestibule show {record.id}`.",
+            )
+        if seen and seen != binding_digest(gate):
+            raise Refused(
+                refusal(
+                    "review.stale",
+                    "The change is not the one that was shown any more.",
+                    fact=f"gate {gate.id}",
+                    agent="Nothing to do.",
+                    person="Reload the page, look at what changed, and decide again.",
+                )
+            )
+        segments = Segments(self.services)
+        decided = self.services.gates.decide(
+            self.services.crossing(record),
+            gate=gate.id,
+            person=person,
+            choice=choice,
+            reason=reason,
+            current_binding=lambda: segments.current_binding(record),
+            channel="console" if channel == "console" else "cli",
+            agent_ids=(self.services.agent_id(record),),
+        )
+        state = decided.outcome.state
+        if state == "approved":
+            if not record.state.final:
+                self.services.runs.set(record.id, state=State.APPROVED)
+            return self._perform(record.id, "conclude", gate.id)
+        if state == "rejected":
+            return self.services.runs.set(record.id, state=State.REJECTED, exit_code=REFUSED, note=f"Rejected: {reason}")
+        if state == "changes_requested":
+            return self._rework(record, reason, person)
+        return self.services.runs.get(record.id)
+
+    def cancel(self, run: str) -> tuple[RunRecord, list[str]]:
+        """Stop a run; what was undone, in sentences."""
+        record = self.services.runs.get(run)
+        if record.state.final:
+            raise UsageError(f"Run {record.id} has ended already (state {record.state.value}).")
+        undone: list[str] = []
+        folder = self.services.folder(record.id)
+        pid = holder(folder)
+        if pid:
+            undone.append(_stop_process(pid))
+        with Lease(folder, record.id):
+            if self.services.sandbox.reap(record.id, folder):
+                undone.append("The sandbox and every process in it were ended.")
+            released = self.services.ledger.recover(record.id)
+            if released:
+                undone.append(f"{released} open model request(s) were charged as held.")
+            closed = self.services.gates.supersede(record.id)
+            undone.extend(f"Gate {gate.id} was closed." for gate in closed)
+            record = self.services.runs.set(record.id, state=State.CANCELLED, note="Cancelled.")
+            self.services.note(record, "run.cancel", record.id, details={"by": self.services.person.id})
+            self.services.audit.reconcile(live_runs=self._live(record.id))
+            if record.branch:
+                undone.append(f"The branch {record.branch} was left; delete it with `git branch -D {record.branch}`.")
+        return record, undone or ["Nothing was running."]
+
+    def expire(self, record: RunRecord) -> RunRecord:
+        """Note that a gate's time has run out: the run ends `expired`, never approved."""
+        self.services.gates.expire()
+        gate = self.services.gates.current(record.id)
+        if gate is not None and gate.state == "expired" and record.state is State.AWAITING_REVIEW:
+            return self.services.runs.set(
+                record.id, state=State.EXPIRED, exit_code=REFUSED, note="Nobody decided in time; the change was not merged."
+            )
+        return record
+
+    def _rework(self, record: RunRecord, words: str, person: Person) -> RunRecord:
+        feedback = Feedback(words=words, by=person.id, findings=record.findings)
+
+        def change(old: RunRecord) -> dict[str, object]:
+            if old.state is not State.AWAITING_REVIEW:
+                return {}
+            return {
+                "state": State.CHANGES_REQUESTED,
+                "round": old.round + 1,
+                "attempt": 0,
+                "feedback": (*old.feedback, feedback),
+            }
+
+        updated = self.services.runs.change(record.id, change)
+        return self._perform(record.id, "work", f"work-{updated.round}")
+
+    def _perform(self, run: str, segment: str, key: str) -> RunRecord:
+        folder = self.services.folder(run)
+        with Lease(folder, run):
+            self.services.audit.reconcile(live_runs=self._live(run))
+            engine = Engine(folder, run, Segments(self.services).table())
+            try:
+                engine.perform(segment, key)
+            except VestibuleError:
+                if not self.services.runs.get(run).state.final:
+                    raise
+            engine.close()
+        return self.services.runs.get(run)
+
+    def _live(self, run: str) -> frozenset[str]:
+        """Runs that another process is working on now: their open intents are not ours to close."""
+        base: Path = self.services.home / "runs"
+        return frozenset(
+            item.name
+            for item in base.iterdir()
+            if item.name != run and RUN_ID.match(item.name) and holder(item) is not None
+        )
+
+
+class ConsoleDecisions:
+    """The console's `DecideGate`."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def __call__(self, run: str, choice: Choice, reason: str, seen_binding_digest: str, person: Person) -> Outcome:
+        record = self.driver.decide(run, choice, reason, person=person, channel="console", seen=seen_binding_digest)
+        return Outcome(run=record.id, state=record.state, message=message_of(record))
+
+
+def exit_code(record: RunRecord) -> int:
+    """The contract's exit code for a run in this state."""
+    if record.exit_code is not None:
+        return record.exit_code
+    if record.state is State.MERGED:
+        return OK
+    if record.state in (State.REFUSED, State.REJECTED, State.EXPIRED):
+        return REFUSED
+    if record.state in (State.FAILED, State.CANCELLED):
+        return AGENT_FAILED
+    return HELD
+
+
+def message_of(record: RunRecord) -> str:
+    """Where the run stands, in one sentence."""
+    if record.note:
+        return record.note
+    words = {
+        State.MERGED: f"Merged into {record.target.removeprefix('refs/heads/')} as {record.merge_commit[:12]}.",
+        State.AWAITING_REVIEW: f"Waits for a person at its review gate: `vestibule review {record.id} --approve --reason …`.",
+        State.REJECTED: "Rejected; nothing was merged.",
+        State.APPROVED: "Approved.",
+    }
+    return words.get(record.state, f"The run is {record.state.value.replace('_', ' ')}.")
+
+
+def _due(record: RunRecord) -> tuple[str, str] | None:
+    if record.state in (State.RECEIVED, State.SPECIFIED, State.WORKING, State.CHECKING, State.CHANGES_REQUESTED):
+        return "work", f"work-{record.round}"
+    if record.state in (State.APPROVED, State.VERIFYING, State.MERGING):
+        return "conclude", "conclude"
+    return None
+
+
+def _stop_process(pid: int) -> str:
+    import os
+    import signal
+    import time
+
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return "Its process had ended."
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except OSError as error:
+        raise DependencyDown(
+            "process", f"The process {pid} that works on the run cannot be stopped.", fact=error.strerror or ""
+        ) from None
+    finally:
+        os.close(handle)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.02)
+    return f"The process {pid} that worked on it was stopped."

@@ -1,0 +1,69 @@
+"""From the workspace of a finished attempt to a commit in the run's own bare repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vestibule.core.ids import Sha
+from vestibule.core.model import Finding
+from vestibule.core.view import Export
+from vestibule.git import Git
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.services import Services
+
+
+def result_repository(services: Services, record: RunRecord) -> Git:
+    """The run's own bare repository, where results are applied; nobody else writes there."""
+    path: Path = services.folder(record.id) / "result.git"
+    return Git(path) if (path / "HEAD").exists() else Git.init(path, bare=True)
+
+
+def start_commit(record: RunRecord) -> Sha:
+    """What this round's view was projected from: the base, or what the last round proposed."""
+    return record.head_commit or record.base_commit
+
+
+def source_of(services: Services, record: RunRecord) -> Git:
+    """A repository of ours that holds the round's start commit."""
+    result = result_repository(services, record)
+    if result.commit_of(record.base_commit) is None:
+        result.fetch_commit(Git.open(record.repo), record.base_commit)
+        result.run(["update-ref", "refs/vestibule/base", record.base_commit])
+    return result
+
+
+def export_path(services: Services, record: RunRecord) -> Path:
+    return services.folder(record.id) / f"export-{record.round}.json"
+
+
+def save_export(services: Services, record: RunRecord, export: Export) -> None:
+    """Durable before the attempt counts as done."""
+    path = export_path(services, record)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(export.model_dump_json(), "utf-8")
+    temporary.replace(path)
+
+
+def apply_result(services: Services, record: RunRecord) -> tuple[Git, Sha, Sha, tuple[Finding, ...]]:
+    """The repository, the commit, its tree, and findings made while applying. Idempotent: same export, same commit."""
+    from vestibule.boundary.changes.export import apply_export
+
+    result = source_of(services, record)
+    export = Export.model_validate_json(export_path(services, record).read_text("utf-8"))
+    applied = apply_export(
+        export,
+        result,
+        start_commit(record),
+        message=_message(record),
+        time=record.created,
+        trust_domain=services.operator.trust_domain,
+    )
+    result.run(["update-ref", f"refs/vestibule/result-{record.round}", applied.commit])
+    return result, applied.commit, applied.tree, applied.findings
+
+
+def _message(record: RunRecord) -> str:
+    from vestibule.core.text.sanitize import one_line
+
+    title = one_line(record.spec.title if record.spec else record.id, 72)
+    return f"{title}\n\nVestibule-Run: {record.id}\nVestibule-Round: {record.round}\nVestibule-Agent: {record.agent.version}\n"

@@ -1,0 +1,331 @@
+"""The segments of a run: `work` (admit, work, check, propose) and `conclude` (verify, merge).
+
+Rules they keep:
+1. A step is decided and recorded before its effect; what a step did is durable before the next begins.
+2. Every effect has a key: the branch moves by compare-and-swap, a gate is one per run and round, a merge is
+   found again by its trailer, a charge by its hold. Running a step again repeats none of them.
+3. A person's approval starts `conclude` with the gate's id as its key; verify commands run there and only there.
+4. Whatever ends a segment early leaves the run in a final state that says why.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from vestibule.core.canonical import digest
+from vestibule.core.crossing import first_refusal
+from vestibule.core.errors import (
+    AGENT_FAILED,
+    REFUSED,
+    VERIFICATION_FAILED,
+    AgentFailed,
+    Refused,
+    VerificationFailed,
+    VestibuleError,
+)
+from vestibule.core.model import Finding, GateBinding, State
+from vestibule.core.ports import Forge
+from vestibule.core.verdict import Ruling
+from vestibule.pipeline.engine import Segment, Steps
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.results import apply_result, result_repository
+from vestibule.pipeline.services import Services
+
+MAX_ATTEMPTS = 2
+
+
+class Segments:
+    """The segments over one set of services."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.runs = services.runs
+
+    def table(self) -> dict[str, Segment]:
+        """What the engine dispatches to."""
+        return {"work": self.work, "conclude": self.conclude}
+
+    # --- work ---------------------------------------------------------------------------------------------
+
+    def work(self, steps: Steps, run: str) -> str:
+        """From a received (or sent back) run to its gate."""
+        round_ = self.runs.get(run).round
+        try:
+            if round_ == 1:
+                steps.run("admit", lambda: self._admit(run))
+            steps.run(f"work-{round_}", lambda: self._work(run))
+            steps.run(f"check-{round_}", lambda: self._check(run))
+            steps.run(f"propose-{round_}", lambda: self._propose(run))
+        except VestibuleError as error:
+            self._ended(run, error)
+            raise
+        return self.runs.get(run).state.value
+
+    def _admit(self, run: str) -> None:
+        from vestibule.intake import specify
+
+        started = time.monotonic()
+        record = self.runs.get(run)
+        spec = specify(record.ticket)
+        config = self.services.config_of(record)
+        report = self.services.sandbox.report()
+        missing = report.missing(self.services.minimum(config))
+        facts = {
+            "requester_known": bool(record.requester),
+            "role_defined": record.role in config.roles,
+            "agent_defined": True,
+            "walls_ok": not missing,
+            "config_from_base": True,
+            "author_trusted": record.ticket.integrity.value in ("operator", "member"),
+        }
+        crossing = self.services.crossing(record)
+        resource = {"id": record.id, "role": record.role, "source": record.ticket.source}
+        details = {"walls_missing": list(missing), "ticket": spec.ticket_digest, "base": record.base_commit}
+        crossing.cross_sync(
+            self.services.actor(record, "person"),
+            "task.admit",
+            resource,
+            facts,
+            lambda: (None, {}),
+            details=details,
+        )
+        self.services.ledger.open(record.id, record.budget)
+        self.runs.set(
+            run,
+            state=State.SPECIFIED,
+            spec=spec,
+            policy_digest=crossing.decider.digest,
+            timings=record.timings.model_copy(update={"intake": _ms(started)}),
+        )
+
+    def _work(self, run: str) -> None:
+        from vestibule.pipeline.attempt import Attempt
+
+        def begin(record: RunRecord) -> dict[str, Any]:
+            if record.attempt >= MAX_ATTEMPTS:
+                raise AgentFailed(
+                    f"The agent's work was cut off {MAX_ATTEMPTS} times.",
+                    why="Each time this process or machine died while the agent was working.",
+                    next_step="Start the run anew once the machine is sound.",
+                )
+            return {"state": State.WORKING, "attempt": record.attempt + 1}
+
+        record = self.runs.change(run, begin)
+        done = Attempt(self.services, record).perform()
+        self.runs.set(
+            run,
+            state=State.CHECKING,
+            walls=done.walls,
+            agent_exit=done.exit_code,
+            agent_message=done.message,
+            dropped=done.dropped,
+            timings=record.timings.model_copy(update={"sandbox": done.sandbox_ms, "agent": done.agent_ms}),
+        )
+
+    def _check(self, run: str) -> None:
+        from vestibule.boundary.changes.gateway import Changes
+
+        started = time.monotonic()
+        record = self.runs.get(run)
+        config = self.services.config_of(record)
+        result, commit, tree, early = apply_result(self.services, record)
+        if tree == result.tree_of(record.base_commit):
+            raise AgentFailed(
+                "The agent changed nothing.",
+                why=record.agent_message[:300],
+                next_step=f"See what it did with `vestibule show {run}`.",
+            )
+        facts = {
+            "walls_stood": record.walls is not None and not record.walls.missing(self.services.minimum(config)),
+            "gate_configured": True,
+        }
+        findings, verdict = Changes(self.services.crossing(record)).propose(
+            self.services.actor(record),
+            result,
+            record.base_commit,
+            commit,
+            record.scope,
+            early=early,
+            facts=facts,
+        )
+        files = tuple(result.text(["diff", "--name-only", "-z", record.base_commit, commit]).rstrip("\0").split("\0"))
+        self.runs.set(
+            run,
+            findings=findings,
+            verdict=verdict.ruling,
+            reasons=verdict.reasons,
+            head_commit=commit,
+            tree=tree,
+            changed_files=files,
+            policy_digest=verdict.policy_digest,
+            timings=record.timings.model_copy(update={"changes": _ms(started)}),
+        )
+        if verdict.ruling is Ruling.DENY:
+            raise Refused(first_refusal(verdict, "change.propose", commit))
+
+    def _propose(self, run: str) -> None:
+        record = self.runs.get(run)
+        result = result_repository(self.services, record)
+        forge = self.forge(record)
+        previous = result.commit_of(f"refs/vestibule/proposed-{record.round - 1}")
+        branch = forge.propose(run, result.git_dir, record.head_commit, previous=previous)
+        result.run(["update-ref", f"refs/vestibule/proposed-{record.round}", record.head_commit])
+        gate = self.services.config_of(record)
+        self.services.gates.open(
+            run=run,
+            round=record.round,
+            binding=self.binding(record),
+            requester=record.requester,
+            approvals=gate.gates.review.approvals,
+            eligible=gate.eligible(gate.gates.review.from_),
+            self_approval=gate.gates.review.self_approval,
+            expires_seconds=gate.gates.review.expires,
+        )
+        self.runs.set(run, state=State.AWAITING_REVIEW, branch=branch, note="")
+        self.services.note(record, "change.propose.branch", branch, details={"commit": record.head_commit})
+
+    # --- conclude -----------------------------------------------------------------------------------------
+
+    def conclude(self, steps: Steps, run: str) -> str:
+        """From an approval to the merge."""
+        try:
+            steps.run("verify", lambda: self._verify(run))
+            steps.run("merge", lambda: self._merge(run))
+        except VestibuleError as error:
+            self._ended(run, error)
+            raise
+        return self.runs.get(run).state.value
+
+    def _verify(self, run: str) -> None:
+        from vestibule.pipeline.verification import verify
+
+        record = self.runs.get(run)
+        config = self.services.config_of(record)
+        if not config.verify.commands:
+            return
+        record = self.runs.set(run, state=State.VERIFYING)
+        failure = verify(self.services, record, config)
+        if failure is not None:
+            self.runs.set(run, findings=(*record.findings, failure))
+            raise VerificationFailed(
+                failure.message,
+                why=failure.excerpt,
+                next_step=f"Nothing was merged. The branch {record.branch} stays for a look; start a new run to try again.",
+            )
+
+    def _merge(self, run: str) -> None:
+        from vestibule.core.ports import CheckpointRef, MergeRequest
+
+        record = self.runs.set(run, state=State.MERGING)
+        gates = self.services.gates
+        gate = gates.current(run)
+        forge = self.forge(record)
+        binding = self.binding(record)
+        look = forge.look(run, binding)
+        approved = gate is not None and gates.outcome(
+            gate.id, self.current_binding(record), agent_ids=(self.services.agent_id(record),)
+        ).approved
+        facts = {
+            "approved": approved,
+            "binding_current": look.branch_head == binding.head_commit and look.tree == binding.tree,
+            "verified": True,
+            "base_is_ancestor": look.base_is_ancestor,
+            "target_unmoved_or_mergeable": look.mergeable,
+        }
+        decisions = tuple(item.decision for item in gates.decisions(gate.id)) if gate else ()
+        head = self.services.audit.head()
+        request = MergeRequest(
+            run=run,
+            title=record.spec.title if record.spec else run,
+            binding=binding,
+            decisions=tuple(item for item in decisions if item.choice == "approve"),
+            checkpoint=CheckpointRef(origin=head.origin, size=head.size, root=head.root_base64),
+            time=decisions[-1].time if decisions else record.updated,
+        )
+
+        def effect() -> tuple[Any, dict[str, Any]]:
+            merged = forge.merge(request)
+            return merged, {"state": merged.state, "commit": merged.commit, "rule": merged.rule}
+
+        try:
+            merged = self.services.crossing(record).cross_sync(
+                self.services.actor(record),
+                "merge",
+                {"id": record.head_commit, "target": record.target},
+                facts,
+                effect,
+                details={"gate": gate.id if gate else "", "decisions": [item.id for item in decisions]},
+            )
+        except Refused as error:
+            if look.mergeable or not approved:
+                raise
+            # The target moved on: the approval was for another base. It stays visible, and nothing is lost.
+            self.runs.set(run, state=State.APPROVED, note=f"{error.refusal.reason} {error.refusal.next.person}")
+            return
+        if merged.state == "left":
+            self.runs.set(run, state=State.APPROVED, note=f"{merged.reason} {merged.how_to_finish}".strip())
+            return
+        self.runs.set(run, state=State.MERGED, merge_commit=merged.commit, note="")
+        self.services.audit.checkpoint()
+
+    # --- what both need -----------------------------------------------------------------------------------
+
+    def forge(self, record: RunRecord) -> Forge:
+        from vestibule.forges.git import GitForge
+
+        return GitForge.open(record.repo, record.target, trust_domain=self.services.operator.trust_domain)
+
+    def binding(self, record: RunRecord) -> GateBinding:
+        """What the gate of this round is bound to."""
+        return GateBinding(
+            head_commit=record.head_commit,
+            tree=record.tree,
+            base_commit=record.base_commit,
+            policy_digest=self.services.policy(record.repo, record.base_commit).digest,
+            findings_digest=findings_digest(record.findings),
+            target=record.target,
+        )
+
+    def current_binding(self, record: RunRecord) -> GateBinding:
+        """What stands in the forge right now; differs from the gate's binding when anything moved."""
+        look = self.forge(record).look(record.id, self.binding(record))
+        return self.binding(record).model_copy(
+            update={"head_commit": look.branch_head or "", "tree": look.tree or ""}
+        )
+
+    def _ended(self, run: str, error: VestibuleError) -> None:
+        record = self.runs.get(run)
+        if record.state.final:
+            return
+        if isinstance(error, Refused):
+            state, code, refusals = State.REFUSED, REFUSED, (*record.refusals, error.refusal)
+            self._try_note(record, error)
+        else:
+            state, refusals = State.FAILED, record.refusals
+            code = VERIFICATION_FAILED if isinstance(error, VerificationFailed) else AGENT_FAILED
+        self.runs.set(
+            run,
+            state=state,
+            exit_code=code,
+            verdict=Ruling.DENY if state is State.REFUSED else record.verdict,
+            reasons=(error.refusal.rule,) if isinstance(error, Refused) else record.reasons,
+            refusals=refusals,
+            note=" ".join(part for part in (error.what, error.next_step) if part),
+        )
+
+    def _try_note(self, record: RunRecord, error: Refused) -> None:
+        try:
+            self.services.note_refusal(record, error.refusal, "run.refused")
+        except Refused:
+            # The log itself is what is down; the run's row and exit code say so.
+            return
+
+
+def findings_digest(findings: tuple[Finding, ...]) -> str:
+    return digest([item.model_dump(mode="json") for item in findings])
+
+
+def _ms(started: float) -> float:
+    return round((time.monotonic() - started) * 1000, 1)
+

@@ -1,0 +1,75 @@
+"""Verify commands: after approval and only then, on exactly the approved tree, in a sandbox of their own.
+
+The tree is materialised from the approved commit; nothing that runs here can reach the network, a gateway, the
+forge or the result. A command that cannot run is a failure, never a pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from vestibule.config.schema import RepoConfig
+from vestibule.core.model import Finding, Scope
+from vestibule.core.ports import Limits, Mount, SandboxSpec
+from vestibule.core.text.sanitize import show_hidden
+from vestibule.core.verdict import Ruling
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.results import result_repository
+from vestibule.pipeline.services import Services
+
+VERIFY_SECONDS = 1800.0
+_EVERYTHING = Scope(read=("**",), write=("**",))
+
+
+def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding | None:
+    """Run every command in order; the first failure as a finding, None when all passed.
+
+    Raises:
+        DependencyDown: no sandbox can be made.
+    """
+    for number, argv in enumerate(config.verify.commands, start=1):
+        services.note(record, "verify.command", " ".join(argv), details={"number": number, "tree": record.tree})
+        code, output = _run(services, record, argv, services.folder(record.id) / "verify")
+        if code != 0:
+            return Finding(
+                rule="verify.failed",
+                severity="error",
+                verdict=Ruling.DENY,
+                message=f"The verify command `{' '.join(argv)}` ended with {code}.",
+                excerpt=output,
+                tool="verify",
+            )
+    return None
+
+
+def _run(services: Services, record: RunRecord, argv: tuple[str, ...], folder: Path) -> tuple[int, str]:
+    from vestibule.sandbox.view import materialise, mounts_for, project
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    workspace = folder / "workspace"
+    source = result_repository(services, record)
+    view = project(source, record.head_commit, _EVERYTHING)
+    materialise(source, view, workspace)
+    mounts: tuple[Mount, ...] = mounts_for(view, _EVERYTHING, workspace)
+    spec = SandboxSpec(
+        run=record.id,
+        argv=argv,
+        env={"CI": "true", "PYTHONDONTWRITEBYTECODE": "1"},
+        mounts=mounts,
+        limits=Limits(
+            wall_seconds=VERIFY_SECONDS,
+            memory_bytes=services.operator.sandbox.memory_mb << 20,
+            pids=services.operator.sandbox.pids,
+        ),
+    )
+    sandbox = services.sandbox.create(spec)
+    try:
+        sandbox.go()
+        result = sandbox.wait()
+    finally:
+        sandbox.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+    output = (result.stdout + result.stderr)[-4000:].decode("utf-8", "replace")
+    return (result.exit_code if result.reason == "exited" else result.exit_code or 124), show_hidden(output)
