@@ -55,7 +55,7 @@ def verify(
     """
     folder = find_log(folder, Trust(trust))
     held = Trust(trust)
-    given = [_given(text) for text in keys]
+    given = given_keys(keys)
     trailers = _trailers(repo)
     problems, notices = Findings(), Findings()
     state = Replay(problems, notices)
@@ -125,6 +125,11 @@ def _snapshot(folder: Path) -> Iterator[sqlite3.Connection]:
         return
     with contextlib.closing(connection):
         yield connection
+
+
+def given_keys(texts: Sequence[str]) -> list[VerifyingKey]:
+    """Verifying keys from their text form. Raises `UsageError`."""
+    return [_given(text) for text in texts]
 
 
 def _given(text: str) -> VerifyingKey:
@@ -300,7 +305,7 @@ def _check_tail(state: Replay, signed: Checkpoint | None, now_ms: int) -> None:
         state.problems.add(
             "tail.unsealed",
             message,
-            next_step="A killed process leaves such an end; the next start signs it. Until then nothing vouches for it.",
+            next_step="A killed process leaves such an end; the next start signs it.",
         )
 
 
