@@ -1,0 +1,1 @@
+"""The model gateway: which requests leave for a provider, at what price, and what they really used."""

@@ -1,0 +1,160 @@
+"""The client towards providers.
+
+Rules it keeps:
+1. The address is the operator's; no redirect is followed, no proxy variable read, no cookie kept (CVE-2025-66405).
+2. Of the agent's headers only an allow-list goes on; the key is added here and nowhere else.
+3. Answers are asked for and accepted uncompressed only: nothing here inflates bytes (CWE-409).
+4. `NotReached` means that not a byte of the request left; anything later is an answer that may have been billed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vestibule import __version__
+from vestibule.boundary.models.providers import Upstream
+from vestibule.core.errors import DependencyDown
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """Seconds and bytes. `idle` is the longest silence within an answer, `drain` how long an answer is read on after
+    the client left (its usage comes last)."""
+
+    connect: float = 10
+    idle: float = 180
+    drain: float = 120
+    body_bytes: int = 64 * 1024 * 1024
+    stream_bytes: int = 256 * 1024 * 1024
+
+
+class NotReached(DependencyDown):
+    """No connection to the provider came about: nothing can have been billed."""
+
+
+class Broken(DependencyDown):
+    """The provider was reached and its answer is none: cut, silent too long, too large, or no answer in this API."""
+
+
+def not_reached(provider: str, fact: str) -> NotReached:
+    return NotReached(
+        "provider",
+        f"The model provider {provider!r} cannot be reached.",
+        fact=fact,
+        agent="Wait a little and try again; if it stays so, stop here.",
+        person="Check the provider's base_url and this machine's network, then resume the run.",
+    )
+
+
+def broken(provider: str, fact: str) -> Broken:
+    return Broken(
+        "provider",
+        f"The model provider {provider!r} did not give a complete answer.",
+        fact=fact,
+        agent="Try again; if it stays so, stop here.",
+        person="Check the provider's status, then resume the run.",
+    )
+
+
+class UpstreamClient:
+    """One pool of connections. Made in the loop that uses it."""
+
+    def __init__(self, limits: UpstreamLimits | None = None) -> None:
+        self.limits = limits or UpstreamLimits()
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None or self._session.closed:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=10),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=None, sock_connect=self.limits.connect, sock_read=self.limits.idle
+                ),
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def post(
+        self, upstream: Upstream, path: str, body: bytes, headers: Mapping[str, str], key: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The provider's answer, its body unread.
+
+        Raises:
+            NotReached: nothing was sent.
+            Broken: it was reached, and there is no answer to use.
+        """
+        import aiohttp
+        from yarl import URL
+
+        sent = {
+            **headers,
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": f"vestibule/{__version__}",
+        }
+        if key:
+            sent["x-api-key"] = key
+        try:
+            response = await self._open().post(
+                URL(upstream.base_url + path, encoded=True), data=body, headers=sent, allow_redirects=False
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise not_reached(upstream.provider, type(error).__name__) from None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise broken(upstream.provider, type(error).__name__) from None
+        try:
+            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+                raise broken(upstream.provider, "it answered compressed, though asked not to")
+            if 300 <= response.status < 400:
+                raise broken(upstream.provider, f"it answered with a redirect ({response.status})")
+            yield response
+        finally:
+            # Closing at once: an answer that was not read to its end must not be the next request's.
+            response.close()
+
+    async def read(self, provider: str, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body, bounded.
+
+        Raises:
+            Broken: cut short, silent too long, or too large.
+        """
+        found = bytearray()
+        async for chunk in self.chunks(provider, response):
+            found += chunk
+            if len(found) > self.limits.body_bytes:
+                raise broken(provider, "its answer is too large")
+        return bytes(found)
+
+    async def chunks(self, provider: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The body as it comes.
+
+        Raises:
+            Broken: cut short, silent too long, or more than a stream may be.
+        """
+        import aiohttp
+
+        total = 0
+        try:
+            async for chunk in response.content.iter_any():
+                total += len(chunk)
+                if total > self.limits.stream_bytes:
+                    raise broken(provider, "its answer is too large")
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise broken(provider, type(error).__name__) from None

@@ -1,0 +1,1 @@
+"""What a run costs: prices as integers, durable holds, and the books."""
