@@ -1,0 +1,1 @@
+"""Who acts: people, task tokens, and where keys come from."""
