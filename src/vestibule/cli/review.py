@@ -10,7 +10,9 @@ import click
 @click.option("--approve", "choice", flag_value="approve", help="The change may merge.")
 @click.option("--request-changes", "choice", flag_value="request-changes", help="The agent works on it again.")
 @click.option("--reject", "choice", flag_value="reject", help="The change is not wanted; the run ends.")
-@click.option("--reason", required=True, help="Why, in your words. Recorded; the agent reads it when changes are requested.")
+@click.option(
+    "--reason", required=True, help="Why, in your words; recorded, and read by the agent when changes are requested."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(run: str, choice: str | None, reason: str, as_json: bool) -> int:
     """Decide RUN at its gate, then drive it on to its next gate or end.
@@ -30,7 +32,7 @@ def command(run: str, choice: str | None, reason: str, as_json: bool) -> int:
     found = driver.services.runs.get(run).id
     return finish(
         driver,
-        lambda: driver.decide(found, cast(Choice, choice), reason, person=driver.services.person, channel="cli"),
+        lambda: driver.decide(found, cast("Choice", choice), reason, person=driver.services.person, channel="cli"),
         found,
         as_json=as_json,
     )

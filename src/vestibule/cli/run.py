@@ -42,8 +42,6 @@ def command(
     from vestibule.pipeline.prepare import RunRequest, prepare
 
     driver = open_driver()
-    request = RunRequest(
-        ticket=ticket, repo=repo, base=base, role=role, agent=agent, model=model, command=command_line
-    )
+    request = RunRequest(ticket=ticket, repo=repo, base=base, role=role, agent=agent, model=model, command=command_line)
     record = prepare(request, driver.services.operator, driver.services.person.id)
     return finish(driver, lambda: driver.start(record), record.id, as_json=as_json)

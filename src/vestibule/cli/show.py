@@ -80,7 +80,11 @@ def _head(console: Console, view: RunView, record: RunRecord) -> None:
     from vestibule.core.money import format_usd
     from vestibule.pipeline.drive import message_of
 
-    console.print(Text.assemble((f"run {view.run}  ", "bold"), (view.state.value.replace("_", " "), state_style(view.state.value))))
+    console.print(
+        Text.assemble(
+            (f"run {view.run}  ", "bold"), (view.state.value.replace("_", " "), state_style(view.state.value))
+        )
+    )
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()

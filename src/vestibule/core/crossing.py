@@ -83,7 +83,10 @@ class Crossing:
         input_digest: str = "",
         details: dict[str, Any] | None = None,
     ) -> Event:
-        """The intent event of a verdict, not yet in the log."""
+        """The intent event of a verdict, not yet in the log. A hold or deny carries the refusal in its typed form."""
+        found = dict(details or {})
+        if not verdict.allowed:
+            found["refusal"] = first_refusal(verdict, action, resource).as_json()
         return Event(
             run=actor.run,
             phase="intent",
@@ -97,7 +100,7 @@ class Crossing:
             policy_digest=verdict.policy_digest,
             input_digest=input_digest,
             labels=self.labels,
-            details=details or {},
+            details=found,
         )
 
     def outcome(self, intent: Event, receipt: Receipt, *, ok: bool, details: dict[str, Any] | None = None) -> Event:

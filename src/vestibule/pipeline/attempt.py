@@ -10,27 +10,34 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
 from vestibule.core.base import Noun
+from vestibule.core.crossing import Crossing
 from vestibule.core.errors import AgentFailed, DependencyDown
 from vestibule.core.model import Task, WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
-from vestibule.core.verdict import Ruling
 from vestibule.core.view import View
-from vestibule.pipeline.hosting import GatewayHost, loopback_listener
+from vestibule.identity.tokens import TaskTokens
+from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
 
+if TYPE_CHECKING:
+    from vestibule.boundary.models.gateway import ModelGateway
+
 RENEW_SECONDS = 300.0
 COMMAND_SECONDS = 600.0
+SETTLE_SECONDS = 60.0
 
 
 class AttemptResult(Noun):
@@ -68,6 +75,7 @@ class Attempt:
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
+        self._models: ModelGateway | None = None
 
     def perform(self) -> AttemptResult:
         """Everything, to the saved export.
@@ -77,13 +85,15 @@ class Attempt:
             AgentFailed: it ran out of time.
         """
         started = time.monotonic()
-        self.services.sandbox.reap(self.record.id, self.folder.parent)
+        self.services.sandbox.reap(self.record.id)
         self.services.ledger.recover(self.record.id)
         for leftover in self.folder.parent.glob("attempt-*"):
             shutil.rmtree(leftover, ignore_errors=False)
         self.folder.mkdir(mode=0o700)
         host = GatewayHost(self._gateway_died)
-        tokens = self._tokens()
+        tokens = TaskTokens(
+            agent=self.services.actor(self.record, "agent"), probe=self.services.actor(self.record, "probe")
+        )
         stop = threading.Event()
         try:
             view = self._project()
@@ -92,7 +102,9 @@ class Attempt:
             walls = sandbox.report
             missing = walls.missing(self.services.minimum(self.config))
             if missing:
-                raise DependencyDown("walls", "A wall of the configured minimum does not stand.", fact=", ".join(missing))
+                raise DependencyDown(
+                    "walls", "A wall of the configured minimum does not stand.", fact=", ".join(missing)
+                )
             self._open_gateways(host, sandbox, tokens, view)
             self._prove_guards(sandbox, tokens.probe_token)
             threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
@@ -103,24 +115,18 @@ class Attempt:
             tokens.revoke()
             if self._sandbox is not None:
                 self._sandbox.kill()
+            self._settle(host)
             host.stop()
         return self._collect(view, result, walls, sandbox_ms)
 
     # --- before -------------------------------------------------------------------------------------------
-
-    def _tokens(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        from vestibule.identity.tokens import TaskTokens
-
-        return TaskTokens(
-            agent=self.services.actor(self.record, "agent"), probe=self.services.actor(self.record, "probe")
-        )
 
     def _project(self) -> View:
         from vestibule.sandbox.view import materialise, project
 
         source = source_of(self.services, self.record)
         view = project(source, start_commit(self.record), self.record.scope)
-        materialise(source, view, self.workspace)
+        materialise(source, view, self.workspace, uid=self.services.sandbox.workspace_uid(self.record.id))
         return view
 
     def _plan(self, token: str) -> Plan:
@@ -150,13 +156,15 @@ class Attempt:
         sandbox = self.services.operator.sandbox
         return Limits(wall_seconds=seconds, memory_bytes=sandbox.memory_mb << 20, pids=sandbox.pids)
 
-    def _open_gateways(self, host: GatewayHost, sandbox: RunningSandbox, tokens, view: View) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _open_gateways(self, host: GatewayHost, sandbox: RunningSandbox, tokens: TaskTokens, view: View) -> None:
         from vestibule.boundary.context.gateway import build_context_app
         from vestibule.boundary.context.workspace import Workspace
         from vestibule.pipeline.commands import SandboxedCommands
 
         crossing = self.services.crossing(self.record)
-        runner = SandboxedCommands(self.services, self._workspace_mounts(view), self._limits(COMMAND_SECONDS))
+        runner = SandboxedCommands(
+            self.services, self.record.id, self._workspace_mounts(view), self._limits(COMMAND_SECONDS)
+        )
         context = build_context_app(
             crossing=crossing,
             authenticate=tokens.authenticate,
@@ -169,13 +177,25 @@ class Attempt:
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, crossing, tokens), sandbox.listeners[MODELS_HOST])
 
-    def _models_app(self, host: GatewayHost, crossing, tokens):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        raise NotImplementedError
+    def _models_app(self, host: GatewayHost, crossing: Crossing, tokens: TaskTokens) -> ModelGateway:
+        from vestibule.boundary.models.gateway import build_models_app
+        from vestibule.pipeline.providers import upstream_of
+
+        upstream, prices = upstream_of(self.services, self.record, host)
+        self._models = build_models_app(
+            crossing=crossing,
+            authenticate=tokens.authenticate,
+            upstream=upstream,
+            ledger=self.services.ledger,
+            prices=prices,
+            task=self.task,
+        )
+        return self._models
 
     def _prove_guards(self, sandbox: RunningSandbox, token: str) -> None:
         from vestibule.pipeline.live_guards import prove
 
-        prove(self.services, self.record, self.task, sandbox, token)
+        prove(self.services, self.record, sandbox, token)
 
     # --- during -------------------------------------------------------------------------------------------
 
@@ -196,7 +216,13 @@ class Attempt:
             )
         return result
 
-    def _renew(self, tokens, stop: threading.Event) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _settle(self, host: GatewayHost) -> None:
+        """Model requests under way are read to their end, so that what was spent is what the provider says."""
+        if self._models is not None:
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(self._models.drain(), host.loop).result(SETTLE_SECONDS)
+
+    def _renew(self, tokens: TaskTokens, stop: threading.Event) -> None:
         while not stop.wait(RENEW_SECONDS):
             tokens.renew()
 
@@ -212,7 +238,9 @@ class Attempt:
         from vestibule.boundary.changes.export import export_workspace
 
         transcript = result.stdout + (b"\n--- stderr ---\n" + result.stderr if result.stderr else b"")
-        (self.services.folder(self.record.id) / f"transcript-{self.record.attempt}.log").write_bytes(transcript)
+        (
+            self.services.folder(self.record.id) / f"transcript-{self.record.round}-{self.record.attempt}.log"
+        ).write_bytes(transcript)
         message = adapter(self.record.agent.adapter).last_message(result.stdout or result.stderr)
         self.services.note(
             self.record,
@@ -241,6 +269,3 @@ class Attempt:
 
 def _ms(started: float) -> float:
     return round((time.monotonic() - started) * 1000, 1)
-
-
-__all__ = ["Attempt", "AttemptResult", "Ruling", "Sequence", "loopback_listener"]

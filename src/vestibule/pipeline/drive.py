@@ -45,7 +45,9 @@ class Driver:
         self.progress(record.id)
         return self._perform(record.id, name, key)
 
-    def decide(self, run: str, choice: Choice, reason: str, *, person: Person, channel: str, seen: str = "") -> RunRecord:
+    def decide(
+        self, run: str, choice: Choice, reason: str, *, person: Person, channel: str, seen: str = ""
+    ) -> RunRecord:
         """A person's decision, then on to the next gate or end.
 
         Raises:
@@ -85,7 +87,9 @@ class Driver:
                 self.services.runs.set(record.id, state=State.APPROVED)
             return self._perform(record.id, "conclude", gate.id)
         if state == "rejected":
-            return self.services.runs.set(record.id, state=State.REJECTED, exit_code=REFUSED, note=f"Rejected: {reason}")
+            return self.services.runs.set(
+                record.id, state=State.REJECTED, exit_code=REFUSED, note=f"Rejected: {reason}"
+            )
         if state == "changes_requested":
             return self._rework(record, reason, person)
         return self.services.runs.get(record.id)
@@ -101,7 +105,7 @@ class Driver:
         if pid:
             undone.append(_stop_process(pid))
         with Lease(folder, record.id):
-            if self.services.sandbox.reap(record.id, folder):
+            if self.services.sandbox.reap(record.id):
                 undone.append("The sandbox and every process in it were ended.")
             released = self.services.ledger.recover(record.id)
             if released:
@@ -121,7 +125,10 @@ class Driver:
         gate = self.services.gates.current(record.id)
         if gate is not None and gate.state == "expired" and record.state is State.AWAITING_REVIEW:
             return self.services.runs.set(
-                record.id, state=State.EXPIRED, exit_code=REFUSED, note="Nobody decided in time; the change was not merged."
+                record.id,
+                state=State.EXPIRED,
+                exit_code=REFUSED,
+                note="Nobody decided in time; the change was not merged.",
             )
         return record
 
@@ -194,7 +201,7 @@ def message_of(record: RunRecord) -> str:
         return record.note
     words = {
         State.MERGED: f"Merged into {record.target.removeprefix('refs/heads/')} as {record.merge_commit[:12]}.",
-        State.AWAITING_REVIEW: f"Waits for a person at its review gate: `vestibule review {record.id} --approve --reason …`.",
+        State.AWAITING_REVIEW: f"Waits for a person: `vestibule review {record.id} --approve --reason …`.",
         State.REJECTED: "Rejected; nothing was merged.",
         State.APPROVED: "Approved.",
     }

@@ -9,8 +9,10 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from vestibule.agents.registry import ADAPTERS, adapter
@@ -42,7 +44,9 @@ class RunRequest(Noun):
     command: tuple[str, ...] = ()
 
 
-def prepare(request: RunRequest, operator: OperatorConfig, requester: str) -> RunRecord:
+def prepare(
+    request: RunRequest, operator: OperatorConfig, requester: str, environ: Mapping[str, str] | None = None
+) -> RunRecord:
     """The run's first record, state `received`.
 
     Raises:
@@ -50,6 +54,7 @@ def prepare(request: RunRequest, operator: OperatorConfig, requester: str) -> Ru
     """
     from vestibule.intake import parse_ticket
 
+    environ = os.environ if environ is None else environ
     git = Git.open(request.repo)
     target, base = resolve_base(git, request.base)
     config = read_config(git, base)
@@ -60,7 +65,7 @@ def prepare(request: RunRequest, operator: OperatorConfig, requester: str) -> Ru
     provider = ""
     scripted = False
     if program.needs_model:
-        provider, model, scripted = choose_model(operator, agent, model)
+        provider, model, scripted = choose_model(operator, agent, model, environ)
     tools = tuple(Path(item) for item in operator.sandbox.tools)
     version = program.program_version(tools)
     settings = digest({"adapter": agent.adapter, "mode": agent.mode, "model": model, "command": list(request.command)})
@@ -166,7 +171,9 @@ def read_config(git: Git, commit: Sha) -> RepoConfig:
             why="It is written but not committed on the base branch: an agent's rules are read from there only."
             if uncommitted
             else "What an agent may do is decided by that file.",
-            next_step="Commit it on the base branch." if uncommitted else "Run `vestibule init` and commit what it writes.",
+            next_step="Commit it on the base branch."
+            if uncommitted
+            else "Run `vestibule init` and commit what it writes.",
         )
     return load_repo_config(data, f"{commit[:12]}:{REPO_CONFIG_PATH}")
 
@@ -202,17 +209,21 @@ def choose_agent(config: RepoConfig, request: RunRequest) -> tuple[str, AgentCon
     )
 
 
-def choose_model(operator: OperatorConfig, agent: AgentConfig, model: str) -> tuple[str, str, bool]:
+def choose_model(
+    operator: OperatorConfig, agent: AgentConfig, model: str, environ: Mapping[str, str]
+) -> tuple[str, str, bool]:
     """Provider name, model name as the provider knows it, and whether the provider is scripted."""
-    from vestibule.boundary.models.providers import resolve_provider
+    from vestibule.boundary.models.providers import ProviderTable, read_key
 
     if not model:
         raise UsageError(
             f"The agent with adapter {agent.adapter!r} needs a model.",
             next_step="Name it with --model, or in agents.NAME.model of the repository's configuration.",
         )
-    found = resolve_provider(operator.models, model)
-    return found.name, found.model, operator.models[found.name].api == "scripted"
+    name, provider, bare = ProviderTable(operator.models).choose(model)
+    if provider.api != "scripted":
+        read_key(name, provider.key, environ)
+    return name, bare, provider.api == "scripted"
 
 
 def scope_of(role: RoleConfig, config: RepoConfig) -> Scope:

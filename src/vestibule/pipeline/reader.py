@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vestibule.core.model import Finding, Gate, State, Usage
+from vestibule.core.model import Event, Finding, Gate, State, Usage
 from vestibule.core.refusal import Refusal
 from vestibule.core.runs import Check, Counts, LogHead, RunSummary, RunView, Standing, TimelineEvent
 from vestibule.core.verdict import Ruling
@@ -195,7 +195,9 @@ class Reader:
         if person.id == record.requester:
             if gate.self_approval == "never":
                 return Standing(may=False, reason="You asked for this change; somebody else has to approve it.")
-            return Standing(may=True, reason="You asked for this change: your decision is marked self-reviewed.", self_review=True)
+            return Standing(
+                may=True, reason="You asked for this change: your decision is marked self-reviewed.", self_review=True
+            )
         return Standing(may=True, reason=f"{person.id} may decide.")
 
     def _refusals(self, record: RunRecord, entries: list[Any]) -> tuple[Refusal, ...]:
@@ -210,13 +212,17 @@ class Reader:
         return tuple(dict.fromkeys(found))
 
     def _counts_by_run(self) -> dict[str, Counts]:
-        return {record.id: _counts(self.services.audit.entries(run=record.id)) for record in self.services.runs.all(200)}
+        return {
+            record.id: _counts(self.services.audit.entries(run=record.id)) for record in self.services.runs.all(200)
+        }
 
 
-def _refusal_of(event: Any) -> Refusal | None:
-    from vestibule.policy.refusals import explain
-
-    return explain(event.reasons[0], event.resource) if event.reasons else None
+def _refusal_of(event: Event) -> Refusal | None:
+    """The refusal that the intent carries in its typed form."""
+    try:
+        return Refusal.model_validate(event.details.get("refusal"))
+    except ValueError:
+        return None
 
 
 def _title(record: RunRecord) -> str:

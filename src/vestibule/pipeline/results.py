@@ -66,4 +66,5 @@ def _message(record: RunRecord) -> str:
     from vestibule.core.text.sanitize import one_line
 
     title = one_line(record.spec.title if record.spec else record.id, 72)
-    return f"{title}\n\nVestibule-Run: {record.id}\nVestibule-Round: {record.round}\nVestibule-Agent: {record.agent.version}\n"
+    trailers = {"Run": record.id, "Round": record.round, "Agent": record.agent.version}
+    return f"{title}\n\n" + "".join(f"Vestibule-{name}: {value}\n" for name, value in trailers.items())

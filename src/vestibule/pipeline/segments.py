@@ -211,7 +211,7 @@ class Segments:
             raise VerificationFailed(
                 failure.message,
                 why=failure.excerpt,
-                next_step=f"Nothing was merged. The branch {record.branch} stays for a look; start a new run to try again.",
+                next_step=f"Nothing was merged. The branch {record.branch} stays for a look.",
             )
 
     def _merge(self, run: str) -> None:
@@ -223,9 +223,12 @@ class Segments:
         forge = self.forge(record)
         binding = self.binding(record)
         look = forge.look(run, binding)
-        approved = gate is not None and gates.outcome(
-            gate.id, self.current_binding(record), agent_ids=(self.services.agent_id(record),)
-        ).approved
+        approved = (
+            gate is not None
+            and gates.outcome(
+                gate.id, self.current_binding(record), agent_ids=(self.services.agent_id(record),)
+            ).approved
+        )
         facts = {
             "approved": approved,
             "binding_current": look.branch_head == binding.head_commit and look.tree == binding.tree,
@@ -290,9 +293,7 @@ class Segments:
     def current_binding(self, record: RunRecord) -> GateBinding:
         """What stands in the forge right now; differs from the gate's binding when anything moved."""
         look = self.forge(record).look(record.id, self.binding(record))
-        return self.binding(record).model_copy(
-            update={"head_commit": look.branch_head or "", "tree": look.tree or ""}
-        )
+        return self.binding(record).model_copy(update={"head_commit": look.branch_head or "", "tree": look.tree or ""})
 
     def _ended(self, run: str, error: VestibuleError) -> None:
         record = self.runs.get(run)
@@ -328,4 +329,3 @@ def findings_digest(findings: tuple[Finding, ...]) -> str:
 
 def _ms(started: float) -> float:
     return round((time.monotonic() - started) * 1000, 1)
-

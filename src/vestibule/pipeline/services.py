@@ -66,7 +66,7 @@ class Services:
     def ledger(self) -> Ledger:
         from vestibule.cost.ledger import Ledger
 
-        return Ledger(self.db, usd_per_day=self.operator.budget.usd_per_day)
+        return Ledger(self.db, day_nano_usd=self.operator.budget.usd_per_day)
 
     @cached_property
     def person(self) -> Person:
@@ -78,7 +78,7 @@ class Services:
     def sandbox(self) -> LocalSandbox:
         from vestibule.sandbox.local import LocalSandbox
 
-        return LocalSandbox(tools=tuple(Path(item) for item in self.operator.sandbox.tools))
+        return LocalSandbox(tools=self.operator.sandbox.tools, state=self.home)
 
     def folder(self, run: str) -> Path:
         """The run's own folder in the state folder (0700)."""
@@ -129,7 +129,9 @@ class Services:
         """Who acts: the agent (or a probe in its place), the pipeline, or the person of this process."""
         if kind == "person":
             return Actor(record.id, self.person.id, "person", max(record.attempt, 1))
-        name = self.agent_id(record) if kind in ("agent", "probe") else f"spiffe://{self.operator.trust_domain}/pipeline"
+        name = (
+            self.agent_id(record) if kind in ("agent", "probe") else f"spiffe://{self.operator.trust_domain}/pipeline"
+        )
         return Actor(record.id, name, kind, max(record.attempt, 1))
 
     def note(

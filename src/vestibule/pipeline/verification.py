@@ -51,7 +51,7 @@ def _run(services: Services, record: RunRecord, argv: tuple[str, ...], folder: P
     workspace = folder / "workspace"
     source = result_repository(services, record)
     view = project(source, record.head_commit, _EVERYTHING)
-    materialise(source, view, workspace)
+    materialise(source, view, workspace, uid=services.sandbox.workspace_uid(record.id))
     mounts: tuple[Mount, ...] = mounts_for(view, _EVERYTHING, workspace)
     spec = SandboxSpec(
         run=record.id,

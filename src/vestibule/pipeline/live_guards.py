@@ -1,0 +1,47 @@
+"""Guards proved live, per run: before the agent starts, one forbidden call per crossing must come back refused.
+
+The commonest defect of such systems is the guard that is silently not there. So each guard is asked, over the
+path that the agent will use, for something it must refuse; if the refusal does not come back, the run does not start.
+Probes are events with subject `probe`: they count neither as decisions nor as cost nor as trust.
+"""
+
+from __future__ import annotations
+
+from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST
+from vestibule.core.errors import DependencyDown
+from vestibule.core.ports import RunningSandbox
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.services import Services
+
+
+def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token: str) -> None:
+    """Ask each guard for what it must refuse.
+
+    Raises:
+        DependencyDown: `guard`, naming the one that let it through or did not answer.
+    """
+    from vestibule.boundary.changes.gateway import canary
+    from vestibule.boundary.context import canary as context
+    from vestibule.boundary.models import canary as models
+
+    with sandbox.connect(CONTEXT_HOST) as connection:
+        if context.forbidden_call(connection, token) is None:
+            raise _dead("context", "a file outside every scope was not refused")
+    with sandbox.connect(MODELS_HOST) as connection:
+        if models.forbidden_call(connection, token) is None:
+            raise _dead("models", "a provider-side tool was not refused before dispatch")
+    reached = sorted(target for target, error in sandbox.probe_egress().items() if error == "connected")
+    if reached:
+        raise _dead("network", f"reached {', '.join(reached)} from inside")
+    if not canary(record.scope):
+        raise _dead("changes", "a change to a protected path passed the guards")
+    services.note(record, "guards.live", "context, models, network, changes")
+
+
+def _dead(crossing: str, fact: str) -> DependencyDown:
+    return DependencyDown(
+        "guard",
+        f"The guard of the {crossing} crossing is not live, so the agent was not started.",
+        fact=fact,
+        person="This should never happen: run `vestibule doctor`, and report it with its output.",
+    )

@@ -1,0 +1,44 @@
+"""Which provider a run's model requests go to; the scripted one is started here, on loopback, under its own name."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from vestibule.boundary.models.providers import ProviderTable, Upstream
+from vestibule.core.errors import ConfigError
+from vestibule.cost.prices import FreePrices, PriceBook, Prices
+from vestibule.pipeline.hosting import GatewayHost, loopback_listener
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.services import Services
+
+
+def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tuple[Upstream | None, Prices]:
+    """The upstream (None for an agent without a model) and the prices that its requests are counted with.
+
+    Raises:
+        ConfigError: the provider or its script is not usable.
+        DependencyDown: `provider_key`.
+    """
+    prices = PriceBook(services.home)
+    if not record.provider:
+        return None, prices
+    table = ProviderTable(services.operator.models, services.environ)
+    name = f"{record.provider}/{record.agent.model}"
+    if not record.scripted:
+        upstream = table.upstream(name)
+        upstream.key()
+        return upstream, prices
+    from vestibule.boundary.models.scripted import build_scripted_app
+
+    script = Path(services.operator.models[record.provider].script).expanduser()
+    try:
+        data = script.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the script cannot be read: {error.strerror}", where=str(script)) from None
+    key = secrets.token_urlsafe(24)
+    app = build_scripted_app(data, str(script), key)
+    listener = loopback_listener()
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    host.serve("scripted provider", app, listener)
+    return table.upstream(name, scripted=(address, key)), FreePrices(prices, (record.agent.model,))
