@@ -1,0 +1,1 @@
+"""The five crossings of the trust boundary."""

@@ -1,0 +1,1 @@
+"""What an agent may read, write and run: the MCP endpoint of a run."""

@@ -1,0 +1,260 @@
+"""What a tool call asks for, as decisions: pure functions from a request and a scope to steps with facts.
+
+Rules this module keeps:
+1. Every path goes through the one normaliser before anything is computed from it; a path that has no
+   normal form is a step that says so, never a path.
+2. The call that goes on holds the normalised paths only, so what was decided is what is done.
+3. A patch asks once for every file it touches.
+4. A tool that does not exist, or arguments that cannot be read, still ask: every call is decided.
+5. Facts come from the scope, the view and the request, never from whether a file exists: a refusal
+   cannot tell what is there.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vestibule.boundary.context import catalogue
+from vestibule.boundary.context.wire.patch import BadPatch, FilePatch, parse_patch
+from vestibule.core.control_files import control_file, protected_path
+from vestibule.core.crossing import Step
+from vestibule.core.model import Scope
+from vestibule.core.text.globs import first_match, literal_prefix
+from vestibule.core.text.paths import PathRefused, fold, normalise_path
+from vestibule.core.text.sanitize import one_line
+from vestibule.core.view import View
+
+PREFIX = "/workspace"
+"""Where the workspace is inside the sandbox; agents often write absolute paths."""
+
+_PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}\Z")
+_SHOWN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """A scope and a view, prepared for questions about paths."""
+
+    scope: Scope
+    shown: frozenset[str] = frozenset()
+    """Folded paths of the view."""
+
+    @classmethod
+    def of(cls, scope: Scope, view: View) -> Rights:
+        return cls(scope, frozenset(fold(item.path) for item in view.files))
+
+    def tool(self, name: str) -> bool:
+        return name in catalogue.TOOLS and (name in catalogue.ALWAYS or name in self.scope.tools)
+
+    def readable(self, path: str) -> bool:
+        """Whether a file may be read, listed and searched."""
+        return first_match(path, self.scope.read) is not None and control_file(path) is None
+
+    def reaches(self, folder: str) -> bool:
+        """Whether a readable file can lie at or below `folder` (`""` is the workspace)."""
+        return any(_overlap(folder, literal_prefix(glob)) for glob in self.scope.read) or (
+            first_match(folder, self.scope.read) is not None
+        )
+
+    def protected(self, path: str) -> bool:
+        folded = fold(path)
+        return (
+            protected_path(path) is not None
+            or first_match(path, self.scope.protected) is not None
+            or first_match(folded, tuple(fold(glob) for glob in self.scope.protected)) is not None
+        )
+
+
+def _overlap(folder: str, prefix: str) -> bool:
+    if not folder or not prefix or folder == prefix:
+        return True
+    return folder.startswith(f"{prefix}/") or prefix.startswith(f"{folder}/")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tool call, ready to be decided. `arguments` hold normalised paths.
+
+    `problem` is a sentence when the arguments cannot be carried out; it is decided all the same.
+    """
+
+    tool: str
+    arguments: dict[str, Any]
+    steps: tuple[Step, ...]
+    problem: str | None = None
+    patches: tuple[tuple[str, FilePatch], ...] = field(default=(), repr=False)
+
+
+def plan(name: str, arguments: Mapping[str, Any], rights: Rights) -> Call:
+    """What the call asks for."""
+    given = {key: value for key, value in arguments.items() if value is not None}
+    tool = catalogue.TOOLS.get(name)
+    if tool is None:
+        return Call(name, {}, (_call_step(name, rights),))
+    if "path" in given and "path" in tool.schema["properties"]:
+        try:
+            given["path"] = workspace_path(given["path"], root=name in ("list_files", "search_files"))
+        except PathRefused as error:
+            return Call(name, {}, (_refused_path(name, given["path"], error, rights),))
+    sentence = catalogue.problem(tool, given)
+    if sentence is not None:
+        return Call(name, {}, (_call_step(name, rights),), problem=sentence)
+    return _PLANS[name](given, rights)
+
+
+def workspace_path(text: Any, *, root: bool = False) -> str:
+    """The normal form of a path that an agent sent; `""` is the workspace when `root` is allowed.
+
+    Raises:
+        PathRefused: with the rule that it breaks.
+    """
+    if isinstance(text, str):
+        if text.startswith(f"{PREFIX}/"):
+            text = text.removeprefix(f"{PREFIX}/")
+        elif text == PREFIX:
+            text = ""
+        if root and text == ".":
+            text = ""
+    return normalise_path(text, allow_root=root)
+
+
+def unknown_method(method: str) -> Call:
+    """A protocol method that is not served, as a call to be refused and recorded."""
+    return Call(method, {}, (_step("context.call", method, {"tool": method}, tool_known=False, tool_allowed=False),))
+
+
+def _step(action: str, name: str, resource: dict[str, Any], **facts: Any) -> Step:
+    return Step(action, {"id": one_line(name, _SHOWN), **resource}, facts)
+
+
+def _call_step(name: str, rights: Rights) -> Step:
+    shown = one_line(name, 128)
+    known = name in catalogue.TOOLS
+    return _step("context.call", shown, {"tool": shown}, tool_known=known, tool_allowed=rights.tool(name))
+
+
+def _refused_path(tool: str, text: Any, error: PathRefused, rights: Rights) -> Step:
+    shown = one_line(text, _SHOWN) if isinstance(text, str) else type(text).__name__
+    facts = {"path_ok": False, "path_rule": error.rule, "tool_allowed": rights.tool(tool)}
+    if tool in ("write_file", "apply_patch"):
+        write = {"in_write": False, "in_read_or_new": False, "protected": False, "control_file": False}
+        return _step("context.write", shown, {"path": shown, "tool": tool}, **facts, **write)
+    action = _READING[tool]
+    return _step(action, shown, {"path": shown}, **facts, in_read=False, control_file=False)
+
+
+_READING = {"read_file": "context.read", "list_files": "context.list", "search_files": "context.search"}
+
+
+def _reading(tool: str, path: str, name: str, *, in_read: bool, rights: Rights) -> Step:
+    return _step(
+        _READING[tool],
+        name,
+        {"path": path},
+        path_ok=True,
+        path_rule="",
+        tool_allowed=rights.tool(tool),
+        in_read=in_read,
+        control_file=control_file(path) is not None,
+    )
+
+
+def _writing(tool: str, path: str, rights: Rights) -> Step:
+    readable = first_match(path, rights.scope.read) is not None
+    return _step(
+        "context.write",
+        path,
+        {"path": path, "tool": tool},
+        path_ok=True,
+        path_rule="",
+        tool_allowed=rights.tool(tool),
+        in_write=first_match(path, rights.scope.write) is not None,
+        # A file of the view that the scope does not let be read must not be written blindly.
+        in_read_or_new=readable or fold(path) not in rights.shown,
+        protected=rights.protected(path),
+        control_file=control_file(path) is not None,
+    )
+
+
+def _get_task(given: dict[str, Any], rights: Rights) -> Call:
+    return Call("get_task", given, (_call_step("get_task", rights),))
+
+
+def _read_file(given: dict[str, Any], rights: Rights) -> Call:
+    path = given["path"]
+    in_read = first_match(path, rights.scope.read) is not None
+    return Call("read_file", given, (_reading("read_file", path, path, in_read=in_read, rights=rights),))
+
+
+def _list_files(given: dict[str, Any], rights: Rights) -> Call:
+    path = given.get("path", "")
+    step = _reading("list_files", path, path or ".", in_read=rights.reaches(path), rights=rights)
+    return Call("list_files", given, (step,))
+
+
+def _search_files(given: dict[str, Any], rights: Rights) -> Call:
+    path = given.get("path", "")
+    step = _reading("search_files", path, path or given["query"], in_read=rights.reaches(path), rights=rights)
+    return Call("search_files", given, (step,))
+
+
+def _write_file(given: dict[str, Any], rights: Rights) -> Call:
+    return Call("write_file", given, (_writing("write_file", given["path"], rights),))
+
+
+def _apply_patch(given: dict[str, Any], rights: Rights) -> Call:
+    try:
+        files = parse_patch(given["patch"])
+    except BadPatch as error:
+        return Call("apply_patch", {}, (_call_step("apply_patch", rights),), problem=str(error))
+    steps: list[Step] = []
+    patches: list[tuple[str, FilePatch]] = []
+    for item in files:
+        try:
+            path = workspace_path(item.path)
+        except PathRefused as error:
+            steps.append(_refused_path("apply_patch", item.path, error, rights))
+            continue
+        steps.append(_writing("apply_patch", path, rights))
+        patches.append((path, item))
+    paths = [path for path, _ in patches]
+    twice = len(set(paths)) != len(paths)
+    return Call(
+        "apply_patch",
+        given,
+        tuple(steps),
+        problem="The patch names one file in two ways." if twice else None,
+        patches=tuple(patches),
+    )
+
+
+def _run_command(given: dict[str, Any], rights: Rights) -> Call:
+    argv = given["argv"]
+    if any("\0" in item for item in argv):
+        return Call(
+            "run_command", {}, (_call_step("run_command", rights),), problem="run_command: an argument holds a NUL."
+        )
+    program = argv[0]
+    step = _step(
+        "context.exec",
+        shlex.join(argv),
+        {"program": one_line(program, 128), "argv": list(argv)},
+        tool_allowed=rights.tool("run_command"),
+        command_allowed=_PROGRAM.match(program) is not None and program in rights.scope.commands,
+    )
+    return Call("run_command", given, (step,))
+
+
+_PLANS = {
+    "get_task": _get_task,
+    "read_file": _read_file,
+    "list_files": _list_files,
+    "search_files": _search_files,
+    "write_file": _write_file,
+    "apply_patch": _apply_patch,
+    "run_command": _run_command,
+}
