@@ -238,10 +238,12 @@ class Git:
 
     def default_branch_commit(self) -> tuple[str, Sha] | None:
         """The remote's default branch, else `main` or `master`; never whatever happens to be checked out."""
-        for name in ("refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master"):
-            sha = self.commit_of(name)
+        # The last two serve a CI checkout: a detached head, and no local branch at all.
+        origin = "remotes/origin"
+        for name in (f"{origin}/HEAD", "heads/main", "heads/master", f"{origin}/main", f"{origin}/master"):
+            sha = self.commit_of("refs/" + name)
             if sha:
-                return name, sha
+                return "refs/" + name, sha
         return None
 
     def tree(self, treeish: str) -> list[TreeEntry]:
@@ -317,6 +319,25 @@ class Git:
             stdout.close()
             feeder.join(1)
             stdin.close()
+
+    def blob_head(self, sha: Sha, count: int) -> bytes:
+        """The first `count` bytes of a blob, without reading the rest."""
+        process = subprocess.Popen(
+            _argv(["cat-file", "blob", sha], [f"--git-dir={self.git_dir}"]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_env(None),
+            cwd=self.git_dir,
+        )
+        if process.stdout is None:
+            raise DependencyDown("git", "git could not be started with pipes.")
+        try:
+            return process.stdout.read(count)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
     def hash_blob(self, data: bytes) -> Sha:
         """Store a blob."""

@@ -53,7 +53,7 @@ def _kind(text: str, offset: int, char: str) -> str:
     if 0xE0000 <= point <= 0xE007F:
         return "tag"
     if 0xFE00 <= point <= 0xFE0F or 0xE0100 <= point <= 0xE01EF:
-        return "" if offset and _takes_selector(text[offset - 1]) else "variation"
+        return "" if offset and _takes_selector(text[offset - 1], char) else "variation"
     if char in _JOINERS:
         return "" if _joins(text, offset) else "zero-width"
     if char in _BLANKS:
@@ -70,9 +70,21 @@ def _kind(text: str, offset: int, char: str) -> str:
     return ""
 
 
-def _takes_selector(char: str) -> bool:
-    point = ord(char)
-    return not (0xFE00 <= point <= 0xFE0F or 0xE0100 <= point <= 0xE01EF) and unicodedata.category(char)[0] not in "ZC"
+def _takes_selector(char: str, selector: str) -> bool:
+    """Whether `selector` means something after `char` (Unicode Standard 23.4, UTS 37, UTS 51).
+
+    U+FE0E and U+FE0F follow symbols and keycap bases; U+FE00 to U+FE0D symbols and letters that are not ASCII;
+    U+E0100 and up ideographs only. Elsewhere a selector is invisible and can carry bytes.
+    """
+    point, variant = ord(char), ord(selector)
+    if 0xFE00 <= point <= 0xFE0F or 0xE0100 <= point <= 0xE01EF:
+        return False
+    if variant >= 0xE0100:
+        return 0x3400 <= point <= 0x9FFF or 0xF900 <= point <= 0xFAFF or 0x20000 <= point <= 0x3FFFF
+    kind = unicodedata.category(char)
+    if variant >= 0xFE0E:
+        return char in "0123456789#*" or kind[0] == "S" or point in (0x203C, 0x2049, 0x3030, 0x303D) or kind == "Lo"
+    return not char.isascii() and (kind[0] == "S" or kind == "Lo" or kind[0] == "P")
 
 
 def _joins(text: str, offset: int) -> bool:

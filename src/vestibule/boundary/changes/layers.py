@@ -1,0 +1,126 @@
+"""The layers of a text under which a secret can hide: decoded, reversed, joined. Pure and bounded.
+
+Rules it keeps:
+1. A decoder works on every run that could be its encoding, at every alignment, twice at most (base64 of hex …).
+2. Work is linear in the text: layers are capped in number and size; what passes the cap is still searched as it stands.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_DECODED = 8 << 20
+"""Bytes of decoded runs per text and layer."""
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}={0,2}")
+_WRAPPED = re.compile(rb"(?<=[A-Za-z0-9+/_-]{40})[ \t]*(?:\\n)?[\"']?\s*\r?\n[ \t]*[\"']?(?=[A-Za-z0-9+/_=-])")
+_HEX = re.compile(rb"(?:(?:\\x|0x|%|\\u00)?[0-9A-Fa-f]{2}[ ,:;-]{0,2}){8,}")
+_HEX_MARKS = re.compile(rb"\\x|0x|\\u00|[^0-9A-Fa-f]")
+_ESCAPED = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\u00([0-9A-Fa-f]{2})|&#x([0-9A-Fa-f]{2});|\\([0-7]{3})")
+_DECIMAL = re.compile(rb"(?:(?<![0-9])[0-9]{2,3}[ ,;]{1,3}){8,}[0-9]{2,3}")
+_NO_TOKEN = re.compile(rb"[^A-Za-z0-9_]+")
+_NOT_JOINED = re.compile(rb"['\"`+,;()\[\]{}\\\s.|&]+")
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """`name` says how it was reached (empty: as it stands). Only the first keeps offsets of the text."""
+
+    name: str
+    data: bytes
+
+
+def layers(text: bytes) -> Iterator[Layer]:
+    """The text as it stands, then everything it decodes to."""
+    yield Layer("", text)
+    yield Layer("reversed", text[::-1])
+    yield Layer("split", _NOT_JOINED.sub(b"", text))
+    for first in _decoded(text):
+        yield first
+        if len(first.data) >= 8:
+            for second in _decoded(first.data):
+                yield Layer(f"{first.name} in {second.name}", second.data)
+            yield Layer(f"{first.name}, reversed", first.data[::-1])
+    backwards = b"\n".join(layer.data for layer in _decoded(text[::-1]))
+    if backwards:
+        yield Layer("reversed, encoded", backwards)
+
+
+def compact(text: bytes) -> bytes:
+    """Letters, digits and underscores only: joins a value that was split by anything else."""
+    return _NO_TOKEN.sub(b"", text)
+
+
+def _decoded(text: bytes) -> Iterator[Layer]:
+    if b"%" in text:
+        plain = urllib.parse.unquote_to_bytes(text)
+        if plain != text:
+            yield Layer("percent-encoding", plain)
+    if b"\\" in text or b"&#x" in text:
+        plain = _ESCAPED.sub(_unescape, text)
+        if plain != text:
+            yield Layer("escapes", plain)
+    for name, data in (
+        ("base64", _base64(text)),
+        ("hex", _hex(text)),
+        ("decimal", _decimals(text)),
+    ):
+        if data:
+            yield Layer(name, data)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    octal = match.group(4)
+    value = int(octal, 8) if octal else int(next(g for g in match.groups() if g), 16)
+    return bytes([value & 0xFF])
+
+
+def _base64(text: bytes) -> bytes:
+    """Every run, with line wraps undone, decoded at its four alignments."""
+    out: list[bytes] = []
+    total = 0
+    for match in _BASE64.finditer(_WRAPPED.sub(b"", text)):
+        run = match.group().rstrip(b"=").translate(_TO_BASE64)
+        for shift in range(4):
+            part = run[shift:]
+            part = part[: len(part) - (1 if len(part) % 4 == 1 else 0)]
+            try:
+                data = base64.b64decode(part + b"=" * (-len(part) % 4))
+            except (binascii.Error, ValueError):
+                continue
+            total += len(data)
+            if total > MAX_DECODED:
+                return b"\n".join(out)
+            out.append(data)
+    return b"\n".join(out)
+
+
+def _hex(text: bytes) -> bytes:
+    out: list[bytes] = []
+    total = 0
+    for match in _HEX.finditer(text):
+        digits = _HEX_MARKS.sub(b"", match.group())
+        for shift in (0, 1):
+            part = digits[shift:]
+            data = bytes.fromhex(part[: len(part) // 2 * 2].decode("ascii"))
+            total += len(data)
+            if total > MAX_DECODED:
+                return b"\n".join(out)
+            out.append(data)
+    return b"\n".join(out)
+
+
+def _decimals(text: bytes) -> bytes:
+    """Lists of byte values (`[103, 104, 112, …]`)."""
+    out: list[bytes] = []
+    for match in _DECIMAL.finditer(text):
+        values = [int(item) for item in re.findall(rb"[0-9]+", match.group())]
+        if all(value < 256 for value in values):
+            out.append(bytes(values))
+    return b"\n".join(out)[:MAX_DECODED]

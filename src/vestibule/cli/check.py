@@ -1,0 +1,276 @@
+"""`vestibule check`: the changes crossing alone, on any two commits.
+
+Rules it keeps:
+1. The governed never governs: configuration comes from the base's tip, the change from the merge base to the head.
+2. The base is named, the remote's default branch, `main` or `master`; never silently what is checked out.
+3. What cannot be read is refused, never passed.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vestibule.boundary.changes.guards import GuardContext, KnownSecret
+    from vestibule.config.schema import RepoConfig, RoleConfig
+    from vestibule.core.ids import Sha
+    from vestibule.core.model import Finding
+    from vestibule.core.verdict import Ruling
+    from vestibule.git import Git
+
+
+@click.command(
+    "check",
+    epilog="Exit codes: 0 nothing to object · 3 a person must look · 4 refused · 2 usage or configuration.",
+)
+@click.option("--repo", type=click.Path(path_type=Path), default=Path(), help="The repository's top folder.")
+@click.option(
+    "--base", default="", help="What the change goes to. Default: the remote's default branch, main or master."
+)
+@click.option("--head", default="HEAD", show_default=True, help="The commit to judge.")
+@click.option("--role", default="", help="Judge against this role of the base's configuration.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--sarif", "as_sarif", is_flag=True, help="SARIF 2.1.0 on stdout.")
+def command(repo: Path, base: str, head: str, role: str, *, as_json: bool, as_sarif: bool) -> int:
+    """Judge a change, by human or agent, as the changes crossing would: scope, protected paths, links, modes,
+    submodules, hidden Unicode, secrets, size.
+    """
+    from vestibule.boundary.changes.changeset import read_changeset
+    from vestibule.boundary.changes.rules import examine, ruling
+    from vestibule.cli.output import emit_json, say
+    from vestibule.core.errors import HELD, OK, REFUSED, UsageError
+    from vestibule.core.verdict import Ruling
+    from vestibule.git import Git
+
+    if as_json and as_sarif:
+        raise UsageError("--json and --sarif exclude each other.")
+    started = time.perf_counter()
+    git = Git.open(_top(repo))
+    base_name, tip, head_sha, fork = resolve(git, base, head)
+    chosen, context = guard_context(git, tip, base_name, role, say)
+    read_from = time.perf_counter()
+    changes = read_changeset(git, fork, head_sha)
+    judged_from = time.perf_counter()
+    findings = examine(changes, context)
+    verdict = ruling(findings)
+    done = time.perf_counter()
+    timings = {
+        "read": round((judged_from - read_from) * 1000, 1),
+        "guards": round((done - judged_from) * 1000, 1),
+        "total": round((done - started) * 1000, 1),
+    }
+    if as_json:
+        emit_json(
+            {
+                "verdict": verdict.value,
+                "findings": [finding.as_json() for finding in findings],
+                "changed_files": list(changes.files),
+                "timings_ms": timings,
+                "base": base_name,
+                "base_commit": fork,
+                "head_commit": head_sha,
+                "role": chosen,
+            }
+        )
+    elif as_sarif:
+        from vestibule import __version__
+        from vestibule.boundary.changes.sarif import to_sarif
+
+        emit_json(to_sarif(findings, version=__version__, head=head_sha))
+    else:
+        count = len(changes.files)
+        about = (
+            f"{count} file{'s' if count != 1 else ''}; {base_name} ({fork[:10]}) to {head_sha[:10]}, role {chosen}, "
+        )
+        _show(findings, verdict, f"{about}{timings['total']:.0f} ms")
+    return {Ruling.ALLOW: OK, Ruling.HOLD: HELD, Ruling.DENY: REFUSED}[verdict]
+
+
+def _top(path: Path) -> Path:
+    """The repository's top folder when called from inside one without naming it."""
+    here = path.absolute()
+    if path == Path():
+        for folder in (here, *here.parents):
+            if (folder / ".git").exists():
+                return folder
+    return here
+
+
+def resolve(git: Git, base: str, head: str) -> tuple[str, Sha, Sha, Sha]:
+    """(name of the base, its tip, the head, the merge base).
+
+    Raises:
+        UsageError: exit 2, saying what is missing and how to name it.
+    """
+    from vestibule.core.errors import UsageError
+
+    head_sha = git.commit_of(head)
+    if head_sha is None:
+        if head == "HEAD":
+            raise UsageError(
+                "There is no commit to check yet.",
+                why="The repository is empty, or its branch has no commit.",
+                next_step="Commit first, or name a commit with --head.",
+            )
+        raise UsageError(f"--head {head!r} is no commit of this repository.", next_step="Name a branch, tag or commit.")
+    if base:
+        tip = git.commit_of(base)
+        if tip is None:
+            raise UsageError(
+                f"--base {base!r} is no commit of this repository.",
+                next_step="Fetch it, or name a branch, tag or commit.",
+            )
+        name = base
+    else:
+        found = git.default_branch_commit()
+        if found is None:
+            raise UsageError(
+                "It is not clear what the change goes to.",
+                why="The remote names no default branch, and there is neither main nor master.",
+                next_step="Name it with --base.",
+            )
+        name, tip = found
+    fork = git.merge_base(tip, head_sha)
+    if fork is None:
+        shallow = (git.git_dir / "shallow").exists()
+        raise UsageError(
+            "Base and head have no commit in common.",
+            why="The clone is shallow: the commit they share was not fetched."
+            if shallow
+            else "Their histories are unrelated.",
+            next_step="Fetch the history (`git fetch --unshallow`; fetch-depth: 0 in CI)."
+            if shallow
+            else "Name another base with --base.",
+        )
+    return name, tip, head_sha, fork
+
+
+def guard_context(
+    git: Git, tip: Sha, base_name: str, role: str, say: Callable[[str], None]
+) -> tuple[str, GuardContext]:
+    """The role's name and what the guards judge against, from the base's tip alone."""
+    from vestibule.boundary.changes.guards import GuardContext
+    from vestibule.config.load import shipped_role
+
+    config = repo_config(git, tip)
+    if config is None:
+        from vestibule.core.errors import UsageError
+
+        if role:
+            raise UsageError(
+                f"There is no role {role!r}: {base_name} has no .vestibule/config.yaml.",
+                next_step="Run `vestibule init` and commit what it writes, or leave --role out.",
+            )
+        say(f"{base_name} has no .vestibule/: using the shipped role (every file but the protected ones).")
+        name, rights = "shipped", shipped_role()
+        return name, GuardContext(write=rights.write, read=rights.read, secrets=tuple(known_secrets()))
+    name, rights = _role(config, role)
+    return name, GuardContext(
+        write=rights.write,
+        read=rights.read,
+        protected=config.changes.protected,
+        max_files=config.changes.max_files,
+        max_lines=config.changes.max_lines,
+        secrets=tuple(known_secrets()),
+    )
+
+
+def repo_config(git: Git, tip: Sha) -> RepoConfig | None:
+    """The configuration of the base's tip; None when there is no `.vestibule/` at all.
+
+    Raises:
+        ConfigError: there is one and it cannot be used.
+    """
+    from vestibule.config.load import REPO_CONFIG_PATH, load_repo_config
+    from vestibule.config.strict_yaml import MAX_BYTES
+    from vestibule.core.errors import ConfigError
+
+    if not git.run(["ls-tree", "-z", "--name-only", "--full-tree", tip, "--", ".vestibule"]):
+        return None
+    data = git.blob(tip, REPO_CONFIG_PATH, limit=MAX_BYTES)
+    if data is None:
+        raise ConfigError(
+            "the file is missing or is no regular file",
+            where=REPO_CONFIG_PATH,
+            why=".vestibule/ exists in the base, so a shipped role would be looser than what was meant.",
+            next_step="Run `vestibule init` and commit what it writes.",
+        )
+    return load_repo_config(data)
+
+
+def _role(config: RepoConfig, role: str) -> tuple[str, RoleConfig]:
+    from vestibule.core.errors import UsageError
+
+    if not role and len(config.roles) == 1:
+        role = next(iter(config.roles))
+    if role in config.roles:
+        return role, config.roles[role]
+    names = ", ".join(config.roles)
+    if not role:
+        raise UsageError("The configuration has several roles.", next_step=f"Choose one with --role: {names}.")
+    import difflib
+
+    near = difflib.get_close_matches(role, config.roles, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"There is no role {role!r}.", next_step=f"{hint}The roles are: {names}.")
+
+
+def known_secrets() -> Iterator[KnownSecret]:
+    """Values of this process's provider keys: they must not stand in a change, in no form."""
+    import os
+
+    from vestibule.boundary.changes.guards import KnownSecret
+    from vestibule.config.load import load_operator_config
+
+    for name, provider in load_operator_config().models.items():
+        source = provider.key
+        if source is None:
+            continue
+        if source.env and (value := os.environ.get(source.env, "")):
+            yield KnownSecret(f"the key of {name} ({source.env})", value.encode("utf-8", "surrogateescape"))
+        elif source.file:
+            try:
+                yield KnownSecret(f"the key of {name}", Path(source.file).expanduser().read_bytes().strip())
+            except OSError:
+                continue  # `check` calls no provider; a key that this user cannot read is no value to look for
+
+
+def _show(findings: tuple[Finding, ...], verdict: Ruling, about: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from vestibule.core.text.sanitize import one_line
+    from vestibule.core.verdict import Ruling
+
+    console = Console(highlight=False, soft_wrap=True)
+    colours = {Ruling.ALLOW: "green", Ruling.HOLD: "yellow", Ruling.DENY: "red"}
+    place = None
+    for finding in findings:
+        path = one_line(finding.place.path, 300) if finding.place else "the change as a whole"
+        if path != place:
+            console.print(Text(path, style="bold"))
+            place = path
+        line = f":{finding.place.line}" if finding.place and finding.place.line else ""
+        head_line = Text("  ")
+        head_line.append(f"{finding.verdict.value:<5}", style=colours[finding.verdict])
+        head_line.append(f" {finding.rule}{line}", style="cyan")
+        head_line.append(f"  {one_line(finding.message, 400)}")
+        console.print(head_line)
+        if finding.fix and finding.verdict is not Ruling.ALLOW:
+            console.print(Text(f"        → {one_line(finding.fix, 300)}", style="dim"))
+    words = {
+        Ruling.ALLOW: "nothing to object",
+        Ruling.HOLD: "a person must look",
+        Ruling.DENY: "refused",
+    }[verdict]
+    counts = {r: sum(1 for f in findings if f.verdict is r) for r in (Ruling.DENY, Ruling.HOLD)}
+    summary = Text()
+    summary.append(f"{verdict.value}: {words}", style=f"bold {colours[verdict]}")
+    summary.append(f"  {counts[Ruling.DENY]} denied, {counts[Ruling.HOLD]} held; {one_line(about, 300)}")
+    console.print(summary)
