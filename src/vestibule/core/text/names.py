@@ -41,3 +41,15 @@ def canonical_endpoint(text: str) -> tuple[str, int]:
     if not separator or not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise NameRefused(f"{text!r}: write host:port, for example docs.example.com:443")
     return canonical_host(host), int(port)
+
+
+def inside_address(position: int) -> str:
+    """The loopback address of the n-th name inside a sandbox (from 0): 127.64.0.1, 127.64.0.2, …
+
+    Raises:
+        ValueError: no address is left in 127.64.0.0/16.
+    """
+    if not 0 <= position < 65534:
+        raise ValueError("a sandbox has at most 65,534 names")
+    high, low = divmod(position + 1, 256)
+    return f"127.64.{high}.{low}"

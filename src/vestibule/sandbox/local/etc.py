@@ -1,0 +1,75 @@
+"""The small /etc inside a sandbox. *Stdlib only; pure.*
+
+Names resolve from `hosts` alone; the `resolv.conf` names a loopback address where nothing listens, so programs
+that ask DNS themselves are refused at once instead of waiting (field measurement: dropped packets cost agents
+5 to 17 seconds, refused ones under 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+UID = GID = 1000
+USER = "agent"
+HOME = "/home/agent"
+HOSTNAME = "vestibule"
+
+SHOWN: tuple[str, ...] = (
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "pki/tls/certs",
+    "pki/ca-trust/extracted",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "crypto-policies",
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "ld-musl-x86_64.path",
+    "ld-musl-aarch64.path",
+    "localtime",
+    "mime.types",
+    "services",
+    "protocols",
+    "python3",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "perl",
+    "fonts",
+    "java-17-openjdk",
+    "java-21-openjdk",
+)
+"""Host files and folders under /etc shown read-only where they exist: loader, certificates, time zone, interpreters."""
+
+
+def files(addresses: Mapping[str, str]) -> dict[str, bytes]:
+    """Path under /etc → content. `addresses` maps each name inside to its loopback address."""
+    hosts = ["127.0.0.1 localhost", "::1 localhost", f"127.0.1.1 {HOSTNAME}"]
+    hosts += [f"{address} {name}" for name, address in addresses.items()]
+    return {
+        "passwd": _lines(
+            f"{USER}:x:{UID}:{GID}:{USER}:{HOME}:/bin/sh",
+            "root:x:0:0:root:/root:/bin/sh",
+            "nobody:x:65534:65534:nobody:/nonexistent:/bin/sh",
+        ),
+        "group": _lines(f"{USER}:x:{GID}:", "root:x:0:", "nogroup:x:65534:"),
+        "hosts": _lines(*hosts),
+        "hostname": _lines(HOSTNAME),
+        "host.conf": _lines("multi on"),
+        "nsswitch.conf": _lines(
+            "passwd: files",
+            "group: files",
+            "shadow: files",
+            "hosts: files",
+            "networks: files",
+            "services: files",
+            "protocols: files",
+        ),
+        "resolv.conf": _lines("nameserver 127.0.0.1", "options timeout:1 attempts:1"),
+    }
+
+
+def _lines(*lines: str) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()

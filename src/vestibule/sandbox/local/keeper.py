@@ -1,0 +1,304 @@
+"""The keeper: one small process per sandbox that launches it, serves its network namespace and buries it. *Stdlib only.*
+
+Rules it keeps:
+1. It is bubblewrap's parent: when it dies, the sandbox dies (`--die-with-parent`).
+2. When the supervisor dies, its socket closes; the keeper then kills the sandbox and removes what it made.
+3. It reports ready only after it saw that every namespace is new, privileges are gone and the uid is the one meant;
+   the program starts at `go`, never earlier, not even when the keeper itself is killed.
+4. It reports the end only when no process is left inside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from vestibule.sandbox.local import launch, limits, listeners, syscalls, wire
+
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+START_SECONDS = 10.0
+
+
+class StartFailed(RuntimeError):
+    """The sandbox did not come up; the message says why."""
+
+
+class Keeper:
+    """State of one sandbox, from its configuration to its end."""
+
+    def __init__(self, control: socket.socket, config: dict[str, Any], stdio: tuple[int, int, int]) -> None:
+        self.control = control
+        self.config = config
+        self.stdio = stdio
+        self.group = limits.Group(config["name"])
+        self.bwrap = 0
+        self.bwrap_fd = -1
+        self.inside_fd = -1
+        self.inside = 0
+        self.status_r = -1
+        self.block_w = -1
+        self.status = b""
+        self.reason = "exited"
+        self.deadline: float | None = None
+
+    def start(self) -> None:
+        """Raises StartFailed or OSError; `bury` cleans up in any case."""
+        own = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in NAMESPACES}
+        self._record()
+        self.group.create(limits.Ceilings(**self.config["ceilings"]))
+        self._record()
+        self.status_r, status_w = os.pipe2(os.O_CLOEXEC)
+        block_r, block_w = os.pipe2(os.O_CLOEXEC)
+        # Opened for reading and writing, the child's end never sees an end of file: without us it waits for ever
+        # instead of starting the program.
+        block = os.open(f"/proc/self/fd/{block_r}", os.O_RDWR | os.O_CLOEXEC)
+        self.block_w = block_w
+        report_r, report_w = os.pipe2(os.O_CLOEXEC)
+        self.bwrap = os.fork()
+        if self.bwrap == 0:
+            launch.launch(self.config, self.group, stdio=self.stdio, status=status_w, block=block, report=report_w)
+        self.bwrap_fd = os.pidfd_open(self.bwrap)
+        for fd in (status_w, block_r, block, report_w, *self.stdio):
+            os.close(fd)
+        deadline = time.monotonic() + START_SECONDS
+        failure = _read_all(report_r, deadline)
+        os.close(report_r)
+        if failure:
+            raise StartFailed(failure.decode("utf-8", "replace"))
+        self.inside = self._first_process(deadline)
+        self.inside_fd = os.pidfd_open(self.inside)
+        self._record()
+        privileged = os.geteuid() == 0
+        new = {kind: os.stat(f"/proc/{self.inside}/ns/{kind}").st_ino for kind in NAMESPACES}
+        listeners.enter_network(self.inside, privileged=privileged)
+        opened = {name: listeners.listen(address) for name, address in self.config["addresses"].items()}
+        facts = self._settled(deadline)
+        shared = [kind for kind in NAMESPACES if kind not in ("mnt", "user") and new[kind] == own[kind]]
+        for kind in ("mnt", "user"):  # these two change once more while bubblewrap furnishes the root
+            if os.stat(f"/proc/{self.inside}/ns/{kind}").st_ino == own[kind]:
+                shared.append(kind)
+        if shared:
+            raise StartFailed(f"namespaces are not new: {', '.join(shared)}")
+        if facts.get("NoNewPrivs") != "1":
+            raise StartFailed("no_new_privs is not set")
+        expected = self.config["uid"] if self.config["uid"] is not None else os.geteuid()
+        if {int(item) for item in facts["Uid"].split()} != {_seen_uid(expected)}:
+            raise StartFailed(f"the sandbox runs as uid {facts['Uid']}, not as {expected}")
+        message = {
+            "ready": True,
+            "names": list(opened),
+            "memory": self.group.memory,
+            "pids": self.group.pids,
+            "mechanism": self.group.mechanism,
+            "folders": [str(folder) for folder in self.group.folders],
+            "inside": self.inside,
+            "bwrap": self.bwrap,
+        }
+        wire.send(self.control, message, [sock.fileno() for sock in opened.values()])
+        for sock in opened.values():
+            sock.close()
+
+    def _first_process(self, deadline: float) -> int:
+        """The pid of the sandbox's first process, from bubblewrap's status: read until the object is complete."""
+        while b"}" not in self.status:
+            if not _readable(self.status_r, deadline):
+                raise StartFailed("bubblewrap did not answer in time")
+            chunk = os.read(self.status_r, 4096)
+            if not chunk:
+                raise StartFailed("bubblewrap ended before the sandbox was up")
+            self.status += chunk
+        head, _, self.status = self.status.partition(b"}")
+        return int(json.loads(head + b"}")["child-pid"])
+
+    def _settled(self, deadline: float) -> dict[str, str]:
+        """Wait until bubblewrap has furnished the root and dropped its last capability; the process's status then."""
+        pause = 0.0003
+        while True:
+            try:
+                text = Path(f"/proc/{self.inside}/status").read_text()
+            except OSError:
+                text = ""
+            facts = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            if facts.get("CapEff") == "0000000000000000" and facts.get("CapPrm") == "0000000000000000":
+                return facts
+            if facts.get("State", "X").startswith(("X", "Z")):
+                raise StartFailed("bubblewrap could not furnish the sandbox")
+            if time.monotonic() > deadline:
+                raise StartFailed("the sandbox was not furnished in time")
+            time.sleep(pause)  # no event tells: the capabilities of another process can only be read
+            pause = min(pause * 1.5, 0.01)
+
+    def serve(self) -> None:
+        """Answer until the sandbox ends or the supervisor is gone."""
+        poller = select.poll()
+        poller.register(self.control, select.POLLIN)
+        poller.register(self.bwrap_fd, select.POLLIN)
+        while True:
+            wait = None if self.deadline is None else max(0, (self.deadline - time.monotonic()) * 1000) + 1
+            events = poller.poll(wait)
+            if any(fd == self.bwrap_fd for fd, _ in events):
+                return
+            if events and not self._answer():
+                return
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                self.reason = "wall-clock"
+                return
+
+    def _answer(self) -> bool:
+        """One request; False when the sandbox has to end."""
+        try:
+            message, fds = wire.receive(self.control)
+        except wire.Gone:
+            self.reason = "killed"
+            return False
+        wire.close_all(fds)
+        match message.get("op"):
+            case "go":
+                if self.block_w >= 0:
+                    os.write(self.block_w, b"1")
+                    os.close(self.block_w)
+                    self.block_w = -1
+                    self.deadline = time.monotonic() + self.config["wall_seconds"]
+            case "kill":
+                self.reason = "killed"
+                return False
+            case "connect":
+                self._connect(str(message.get("name")))
+            case "probe":
+                wire.send(self.control, {"reply": listeners.probe_egress()})
+        return True
+
+    def _connect(self, name: str) -> None:
+        address = self.config["addresses"].get(name)
+        try:
+            sock = listeners.connect(address)
+        except OSError as error:
+            wire.send(self.control, {"reply": {}, "error": error.strerror or str(error)})
+            return
+        wire.send(self.control, {"reply": {}}, [sock.fileno()])
+        sock.close()
+
+    def bury(self) -> dict[str, Any]:
+        """Kill everything, wait until it is gone, remove groups and record; how it ended."""
+        for fd in (self.inside_fd, self.bwrap_fd):
+            if fd >= 0 and (fd == self.inside_fd or self.reason != "exited"):
+                _kill(fd)
+        self.group.kill()
+        code = 0
+        if self.bwrap:
+            if self.reason not in ("exited",):
+                _kill(self.bwrap_fd)
+            _, raw = os.waitpid(self.bwrap, 0)
+            code = os.waitstatus_to_exitcode(raw)
+        if self.inside_fd >= 0:
+            select.select([self.inside_fd], [], [], 10)  # readable when the namespace's last process is gone
+        clean = self.group.destroy()
+        told = self._told_exit_code()
+        if clean and self.config["record"]:
+            Path(self.config["record"]).unlink(missing_ok=True)
+        started = told is not None
+        if told is None and self.reason == "exited" and self.block_w < 0:
+            code, started = 127, False
+        return {
+            "exit": code if code >= 0 else 128 - code,
+            "reason": self.reason,
+            "executed": started,
+            "clean": clean,
+            "oom": self._oom_kills,
+        }
+
+    _oom_kills = 0
+
+    def _told_exit_code(self) -> int | None:
+        """bubblewrap tells an exit code only when the program was really executed."""
+        if self.status_r < 0:
+            return None
+        os.set_blocking(self.status_r, False)
+        try:
+            while chunk := os.read(self.status_r, 4096):
+                self.status += chunk
+        except BlockingIOError:
+            pass
+        _, _, rest = self.status.partition(b"{")
+        try:
+            return int(json.loads(b"{" + rest)["exit-code"]) if rest else None
+        except (ValueError, KeyError):
+            return None
+
+    def _record(self) -> None:
+        """What `reap` needs when everybody who could clean up is dead."""
+        if not self.config["record"]:
+            return
+        entry = {
+            "name": self.config["name"],
+            "folders": [str(folder) for folder in self.group.folders],
+            "processes": [[pid, wire.start_time(pid)] for pid in (os.getpid(), self.bwrap, self.inside) if pid],
+        }
+        temporary = Path(self.config["record"] + ".new")
+        temporary.write_text(json.dumps(entry))
+        temporary.replace(self.config["record"])
+
+
+def run(control: socket.socket) -> None:
+    """The whole life of a keeper, on a socket to its supervisor."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    syscalls.undumpable()
+    try:
+        _, fds = wire.receive(control)
+    except wire.Gone:
+        return
+    with os.fdopen(fds[0], "rb") as file:
+        config = json.load(file)
+    keeper = Keeper(control, config, (fds[1], fds[2], fds[3]))  # any further descriptor is held until we exit
+    failure = ""
+    try:
+        keeper.start()
+        keeper.serve()
+    except wire.Gone:
+        keeper.reason = "killed"
+    except (OSError, StartFailed, ValueError, KeyError) as error:
+        failure = str(error) or type(error).__name__
+        keeper.reason = "failed"
+    end = keeper.bury()
+    try:
+        wire.send(control, {"failed": failure, **end} if failure else {"end": end})
+    except wire.Gone:
+        return
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _readable(fd: int, deadline: float) -> bool:
+    return bool(select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0])
+
+
+def _read_all(fd: int, deadline: float) -> bytes:
+    found = b""
+    while _readable(fd, deadline):
+        chunk = os.read(fd, 4096)
+        if not chunk:
+            return found
+        found += chunk
+    raise StartFailed("the launcher did not answer in time")
+
+
+def _seen_uid(uid: int) -> int:
+    """A uid as /proc shows it to us, who may have moved into the sandbox's user namespace."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, outside, count = (int(item) for item in line.split())
+        if outside <= uid < outside + count:
+            return inside + uid - outside
+    return 65534

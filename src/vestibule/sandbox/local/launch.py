@@ -1,0 +1,106 @@
+"""From the keeper's fork to bubblewrap: groups, limits, staging, own uid, exec. *Stdlib only.*
+
+Rules it keeps:
+1. When the supervisor is root, bubblewrap and everything below it run as a dedicated uid: nothing inside is uid 0
+   outside, whatever a user namespace says.
+2. Sources that lie under folders which that uid may not enter are shown through a private mount namespace with a
+   staging folder; the host's own permissions are not touched.
+3. The last component of a mount source is never followed as a symbolic link.
+4. Only the descriptors bubblewrap needs survive; it closes them before the program starts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vestibule.sandbox.local import argv, limits, syscalls, wire
+
+_STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
+
+
+class LaunchFailed(RuntimeError):
+    """What could not be set up, in words."""
+
+
+def launch(
+    config: dict[str, Any], group: limits.Group, *, stdio: tuple[int, int, int], status: int, block: int, report: int
+) -> NoReturn:
+    """Become the sandbox; never returns. What fails is written to `report`, which closes on success."""
+    try:
+        _launch(config, group, stdio, status, block)
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
+        message = f"{error}" if isinstance(error, (OSError, LaunchFailed)) else f"{type(error).__name__}: {error}"
+        os.write(report, message.encode("utf-8", "replace")[:4000])
+    os._exit(127)
+
+
+def _launch(
+    config: dict[str, Any], group: limits.Group, stdio: tuple[int, int, int], status: int, block: int
+) -> NoReturn:
+    uid = config["uid"]
+    group.enter()
+    plan = argv.Plan(**config["plan"])
+    tools = tuple(argv.Bind(*item) for item in plan.tools)
+    mounts = tuple(argv.Bind(*item) for item in plan.mounts)
+    ceilings = limits.Ceilings(**config["ceilings"])
+    if uid is not None:
+        tools, mounts = _stage(tools, mounts)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        if 0 in (*os.getresuid(), *os.getresgid()):
+            raise LaunchFailed("the dedicated uid did not take")
+    syscalls.no_new_privs()
+    limits.apply_rlimits(ceilings, group=group, dedicated_uid=uid is not None)
+    for number, source in enumerate(stdio):
+        os.dup2(source, number, inheritable=True)
+    kept: list[int] = []
+
+    def content(data: bytes) -> int:
+        fd = wire.memory_file(data)
+        kept.append(fd)
+        return fd
+
+    plan = plan._replace(
+        system=tuple(argv.Bind(*item) for item in plan.system),
+        links=tuple((target, link) for target, link in plan.links),
+        tools=tools,
+        mounts=mounts,
+        etc_files={name: bytes.fromhex(data) for name, data in plan.etc_files.items()},
+        home_files={name: bytes.fromhex(data) for name, data in plan.home_files.items()},
+    )
+    fds = argv.Descriptors(status=status, block=block, seccomp=content(bytes.fromhex(config["seccomp"])))
+    options, program = argv.build(plan, fds, content)
+    arguments = content(b"".join(os.fsencode(item) + b"\0" for item in options))
+    for fd in (status, block, *kept):
+        os.set_inheritable(fd, True)
+    os.chdir("/")
+    os.umask(0o022)
+    os.execve(config["bwrap"], ["bwrap", "--args", str(arguments), "--", *program], {})
+
+
+def _stage(
+    tools: tuple[argv.Bind, ...], mounts: tuple[argv.Bind, ...]
+) -> tuple[tuple[argv.Bind, ...], tuple[argv.Bind, ...]]:
+    """The same binds with sources that any uid can reach, in a mount namespace of our own."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    # Opened in the new namespace (the kernel binds only its own mounts) and before the stage covers anything.
+    sources = [os.open(bind.source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC) for bind in (*tools, *mounts)]
+    stage = next((folder for folder in _STAGES if Path(folder).is_dir() and not Path(folder).is_symlink()), None)
+    if stage is None:
+        raise LaunchFailed("no folder to stage mounts on (/mnt is missing)")
+    syscalls.mount("tmpfs", stage, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0711,size=64k,nr_inodes=1k")
+    staged: list[argv.Bind] = []
+    for number, (bind, fd) in enumerate(zip((*tools, *mounts), sources, strict=True)):
+        target = f"{stage}/{number}"
+        if os.path.isdir(f"/proc/self/fd/{fd}"):  # noqa: PTH112 - a magic link of an O_PATH descriptor
+            Path(target).mkdir(mode=0o711)
+        else:
+            Path(target).touch(mode=0o600)
+        syscalls.mount(f"/proc/self/fd/{fd}", target, None, syscalls.MS_BIND | syscalls.MS_REC)
+        staged.append(bind._replace(source=target))
+        os.close(fd)
+    return tuple(staged[: len(tools)]), tuple(staged[len(tools) :])

@@ -1,0 +1,236 @@
+"""Resource ceilings: cgroup v2 where it can be had, else v1 controllers, else rlimits; says which. *Stdlib only.*
+
+Rules it keeps:
+1. A sandbox's group is made below the supervisor's own group, so an outer ceiling stays one.
+2. What could not be set is reported, never assumed: `memory` and `pids` each name the mechanism that holds them.
+3. `destroy` ends with the group gone, or says that it is not.
+
+Sources: kernel Documentation/admin-guide/cgroup-v2.rst (delegation, `cgroup.kill`, no internal processes),
+cgroup-v1/{memory,pids,freezer-subsystem}.rst, getrlimit(2), user_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+_V1 = ("memory", "pids", "cpu")
+_WANTED = ("memory", "pids", "cpu")
+_PREFIX = "vestibule-"
+_NAME = re.compile(r"vestibule-[0-9a-z-]{1,80}\Z")
+
+
+class Ceilings(NamedTuple):
+    """What is limited: bytes, processes and threads, seconds, bytes of one file, descriptors."""
+
+    memory_bytes: int
+    pids: int
+    cpu_seconds: int | None
+    file_bytes: int
+    open_files: int
+
+
+class Place(NamedTuple):
+    """Where this process may make groups: the v2 folder and the v1 folder of each controller."""
+
+    v2: Path | None
+    v1: dict[str, Path]
+
+
+def own_place(mounts: str | None = None, cgroups: str | None = None) -> Place:
+    """Read from /proc; the arguments are their text, for tests."""
+    mounts = Path("/proc/self/mounts").read_text() if mounts is None else mounts
+    cgroups = Path("/proc/self/cgroup").read_text() if cgroups is None else cgroups
+    paths: dict[str, str] = {}
+    for line in cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in controllers.split(",") if controllers else ["v2"]:
+            paths[name] = path
+    v2: Path | None = None
+    v1: dict[str, Path] = {}
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 4:
+            continue
+        folder, kind, options = fields[1], fields[2], fields[3].split(",")
+        if kind == "cgroup2" and "v2" in paths:
+            v2 = _below(folder, paths["v2"])
+        elif kind == "cgroup":
+            for name in (*_V1, "freezer"):
+                if name in options and name in paths:
+                    v1[name] = _below(folder, paths[name])
+    return Place(v2, v1)
+
+
+def _below(folder: str, path: str) -> Path:
+    found = Path(folder) / path.lstrip("/")
+    return found if found.is_dir() else Path(folder)
+
+
+class Group:
+    """The control groups of one sandbox. `folders` are what `destroy` removes."""
+
+    def __init__(self, name: str) -> None:
+        if not _NAME.match(name):
+            raise ValueError(name)
+        self.name = name
+        self.folders: list[Path] = []
+        self.memory = "none"
+        self.pids = "none"
+        self.kill_file: Path | None = None
+
+    @property
+    def mechanism(self) -> str:
+        """`cgroup2`, `cgroup1` or `rlimit`: what holds both memory and processes."""
+        return self.memory if self.memory == self.pids and self.memory != "none" else "rlimit"
+
+    def create(self, ceilings: Ceilings, place: Place | None = None) -> None:
+        """Make what can be made. Never raises for a missing right; look at `mechanism`."""
+        place = own_place() if place is None else place
+        if place.v2 is not None:
+            self._create_v2(place.v2, ceilings)
+        for controller in _V1:
+            if controller in place.v1 and not (controller == "cpu" and self.memory == "cgroup2"):
+                self._create_v1(controller, place.v1[controller], ceilings)
+
+    def _create_v2(self, parent: Path, ceilings: Ceilings) -> None:
+        folder = parent / self.name
+        try:
+            available = (parent / "cgroup.controllers").read_text().split()
+            wanted = [name for name in _WANTED if name in available]
+            if wanted:
+                # EBUSY when processes live in the parent (no internal processes): what is on already stays usable.
+                _write(parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in wanted))
+            folder.mkdir()
+        except OSError:
+            return
+        self.folders.append(folder)
+        if (folder / "cgroup.kill").exists():
+            self.kill_file = folder / "cgroup.kill"
+        if _write(folder / "memory.max", str(ceilings.memory_bytes)):
+            _write(folder / "memory.swap.max", "0")
+            _write(folder / "memory.oom.group", "0")
+            self.memory = "cgroup2"
+        if _write(folder / "pids.max", str(ceilings.pids)):
+            self.pids = "cgroup2"
+        _write(folder / "cpu.weight", "50")
+
+    def _create_v1(self, controller: str, parent: Path, ceilings: Ceilings) -> None:
+        if getattr(self, controller, "none") != "none":
+            return
+        folder = parent / self.name
+        try:
+            folder.mkdir()
+        except OSError:
+            return
+        self.folders.append(folder)
+        if controller == "memory" and _write(folder / "memory.limit_in_bytes", str(ceilings.memory_bytes)):
+            _write(folder / "memory.memsw.limit_in_bytes", str(ceilings.memory_bytes))
+            self.memory = "cgroup1"
+        elif controller == "pids" and _write(folder / "pids.max", str(ceilings.pids)):
+            self.pids = "cgroup1"
+        elif controller == "cpu":
+            _write(folder / "cpu.shares", "512")
+
+    def enter(self) -> None:
+        """Move the calling process in (it must be single-threaded). Raises OSError when a group refuses."""
+        for folder in self.folders:
+            (folder / "cgroup.procs").write_text("0")
+
+    def kill(self) -> None:
+        """SIGKILL everything inside, at once where the kernel can (`cgroup.kill`)."""
+        if self.kill_file is not None:
+            _write(self.kill_file, "1")
+        for pid in self.members():
+            try:
+                os.kill(pid, 9)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+    def members(self) -> set[int]:
+        found: set[int] = set()
+        for folder in self.folders:
+            try:
+                found.update(int(item) for item in (folder / "cgroup.procs").read_text().split())
+            except OSError:
+                continue
+        return found - {0}
+
+    def destroy(self, timeout: float = 5.0) -> bool:
+        """Kill what is left and remove the folders; whether all are gone."""
+        deadline = time.monotonic() + timeout
+        pause = 0.0005
+        while self.folders:
+            self.folders = [folder for folder in self.folders if not _remove(folder)]
+            if not self.folders or time.monotonic() > deadline:
+                break
+            self.kill()
+            time.sleep(pause)  # a killed process leaves its group a moment later; the kernel offers no event for v1
+            pause = min(pause * 2, 0.05)
+        return not self.folders
+
+    @classmethod
+    def recorded(cls, name: str, folders: list[str]) -> Group:
+        """A group as a dead supervisor left it. Folders that are not of that name are ignored."""
+        group = cls(name)
+        group.folders = [Path(item) for item in folders if Path(item).name == name]
+        for folder in group.folders:
+            if (folder / "cgroup.kill").exists():
+                group.kill_file = folder / "cgroup.kill"
+        return group
+
+
+def _remove(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _write(path: Path, text: str) -> bool:
+    try:
+        path.write_text(text)
+    except OSError:
+        return False
+    return True
+
+
+def apply_rlimits(ceilings: Ceilings, *, group: Group, dedicated_uid: bool) -> None:
+    """Ceilings a process carries itself. Those a cgroup does not hold are put here as well as rlimits can."""
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_FSIZE, ceilings.file_bytes)
+    _lower(resource.RLIMIT_NOFILE, ceilings.open_files)
+    if ceilings.cpu_seconds is not None:
+        _lower(resource.RLIMIT_CPU, ceilings.cpu_seconds)
+    if group.pids == "none":
+        # Counted per user (and user namespace since Linux 5.14): our own uid's other processes come on top.
+        others = 0 if dedicated_uid else _processes_of(os.getuid())
+        _lower(resource.RLIMIT_NPROC, ceilings.pids + others)
+    if group.memory == "none":
+        _lower(resource.RLIMIT_DATA, ceilings.memory_bytes)
+
+
+def _lower(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def _processes_of(uid: int) -> int:
+    count = 0
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                if entry.stat().st_uid == uid:
+                    count += int(re.search(r"Threads:\s*(\d+)", Path(entry.path, "status").read_text())[1])  # type: ignore[index]
+            except (OSError, TypeError):
+                continue
+    return count

@@ -1,0 +1,165 @@
+"""The attacks of the probe sandbox. Runs inside, as its only program; prints what happened as one JSON object.
+
+*Stdlib only; read as text by `walls.py`, never imported.* The attacks are benign on a machine without walls: each call
+is one that would succeed, or fail with another error, if nothing stood in its way.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+given = json.loads(sys.argv[1])
+NR = given["numbers"]
+
+
+def name_of(number):
+    return errno.errorcode.get(number, str(number))
+
+
+def call(number, *args):
+    """The error's name of a system call, or `ok`."""
+    ctypes.set_errno(0)
+    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(item) for item in args])
+    return name_of(ctypes.get_errno()) if result == -1 else "ok"
+
+
+def attempt(action):
+    """The error's name of a Python call, or `ok`."""
+    try:
+        action()
+    except OSError as error:
+        return name_of(error.errno) if error.errno and error.errno > 0 else type(error).__name__
+    return "ok"
+
+
+def in_child(action):
+    """How a child that does this ends: `exit N` or `signal N`."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(action() or 0)
+        finally:
+            os._exit(99)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return f"signal {-code}" if code < 0 else f"exit {code}"
+
+
+def listing(path):
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def write_at(path):
+    def action():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.unlink(path)
+
+    return attempt(action)
+
+
+def talk(family, address):
+    """Whether a canary's voice is heard: judged by what is read, not by a connect."""
+
+    def action():
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(1)
+            sock.connect(address)
+            if sock.recv(64) != b"canary":
+                raise OSError(errno.EPROTO, "not the canary")
+
+    return attempt(action)
+
+
+def status():
+    with open("/proc/self/status") as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+
+
+def fork_bomb():
+    """Children until the kernel says no: (how many there were, what it said)."""
+    read, write = os.pipe()
+    children = []
+    said = "ok"
+    for _ in range(given["pids"] + 8):
+        try:
+            pid = os.fork()
+        except OSError as error:
+            said = name_of(error.errno)
+            break
+        if pid == 0:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        children.append(pid)
+    os.close(write)
+    for pid in children:
+        os.waitpid(pid, 0)
+    return [len(children), said]
+
+
+def hog():
+    block = bytearray(given["memory"] * 2)
+    return 0 if len(block) else 1
+
+
+def abi_32():
+    libc.syscall(ctypes.c_long(NR["getpid"] | given["abi_bit"]))
+    return 0
+
+
+found = status()
+visible = [int(item) for item in os.listdir("/proc") if item.isdigit()]
+results = {
+    "fds": sorted(os.listdir("/proc/self/fd"), key=int)[:-1],  # the last one is this listing's own
+    "caps": {key: found[key] for key in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "CapInh")},
+    "seccomp_mode": found.get("Seccomp"),
+    "no_new_privs": found.get("NoNewPrivs"),
+    "clear_no_new_privs": name_of(ctypes.get_errno()) if libc.prctl(38, 0, 0, 0, 0) == -1 else "ok",
+    "setuid_0": attempt(lambda: os.setuid(0)),
+    "chroot": attempt(lambda: os.chroot("/")),
+    "processes": len(visible),
+    "kill_supervisor": attempt(lambda: os.kill(given["supervisor"], 0)),
+    "read_canary": attempt(lambda: open(given["canary"]).close()),
+    "home": listing(given["home"]),
+    "writes": {
+        path: write_at(path) for path in ("/x", "/usr/x", "/etc/x", "/dev/x", "/workspace/x", "/proc/sys/kernel/x")
+    },
+    "write_sysctl": attempt(lambda: os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))),
+    "write_tmp": write_at("/tmp/x"),
+    "tcp_canary": talk(socket.AF_INET, ("127.0.0.1", given["tcp"])),
+    "abstract_canary": talk(socket.AF_UNIX, "\0" + given["abstract"]),
+    "interfaces": [item for _, item in socket.if_nameindex()],
+    "denied": {key: call(NR[key], 0, 0, 0, 0, 0, 0) for key in given["eperm"]},
+    "clone3": call(NR["clone3"], 0, 0),
+    "unshare_user": call(NR["unshare"], 0x10000000),
+    "clone_user": call(NR["clone"], 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0),
+    "tiocsti": call(NR["ioctl"], 0, 0x5412, 0),
+    "sockets": {
+        key: attempt(lambda value=value: socket.socket(*value).close())
+        for key, value in {
+            "packet": (17, socket.SOCK_RAW, 0),
+            "raw": (socket.AF_INET, socket.SOCK_RAW, 1),
+            "vsock": (40, socket.SOCK_STREAM, 0),
+            "alg": (38, socket.SOCK_SEQPACKET, 0),
+            "audit": (16, socket.SOCK_RAW, 9),
+        }.items()
+    },
+}
+for target, address in {"192.0.2.1": socket.AF_INET, "2001:db8::1": socket.AF_INET6}.items():
+    results["route " + target] = talk(address, (target, 443))
+try:
+    socket.getaddrinfo("example.com", 443)
+    results["resolve"] = "ok"
+except OSError as error:
+    results["resolve"] = type(error).__name__
+results["fork_bomb"] = fork_bomb()
+results["hog"] = in_child(hog)
+results["x32"] = in_child(abi_32) if given["abi_bit"] else "signal 31"
+print(json.dumps(results))

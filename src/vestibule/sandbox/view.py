@@ -1,0 +1,254 @@
+"""The view: exactly the files a sandbox is given, with a history of its own.
+
+Rules it keeps:
+1. A file is in the view only if the scope reads or writes it and it is no agent-control file; a path without a safe
+   normal form and a submodule never are; a symbolic link only if its target stays in the view.
+2. The view's `.git` is a fresh repository: one root commit, the objects of the view and no other, no remotes,
+   alternates, hooks or configuration beyond the format. What the scope hides is in no object, so no git command
+   finds it.
+3. Files are written through descriptors below the workspace's own, never through a link.
+4. The workspace is read-only but for what the scope writes. Mounts are the coarse wall here: where a pattern names no
+   whole folder, the folder around it is writable, and the changes guard judges each path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal, cast
+
+from vestibule.core.control_files import control_file
+from vestibule.core.errors import UsageError
+from vestibule.core.ids import Sha
+from vestibule.core.model import Scope
+from vestibule.core.ports import Mount
+from vestibule.core.text.globs import first_match, is_whole_folder, literal_prefix
+from vestibule.core.text.paths import PathRefused, normalise_path
+from vestibule.core.view import View, ViewFile
+from vestibule.git.repository import Git, TreeEntry
+
+WORKSPACE = "/workspace"
+_NAME, _EMAIL, _TIME = "Vestibule", "view@vestibule.invalid", "946684800 +0000"
+_MODES = {"100644": "100644", "100664": "100644", "100755": "100755", "120000": "120000"}
+MAX_LINK = 4096
+
+
+def project(git: Git, commit: Sha, scope: Scope) -> View:
+    """The files of `commit` that `scope` shows."""
+    entries = git.tree(commit)
+    shown = [entry for entry in entries if _shown(entry, scope)]
+    regular = {entry.path for entry in shown if entry.mode != "120000"}
+    links = [entry for entry in shown if entry.mode == "120000"]
+    targets = dict(git.blobs(dict.fromkeys(link.sha for link in links if (link.size or 0) <= MAX_LINK)))
+    folders = {str(parent) for path in regular for parent in PurePosixPath(path).parents if str(parent) != "."}
+    files = [
+        ViewFile(
+            path=entry.path,
+            mode=cast("Literal['100644', '100755', '120000']", _MODES[entry.mode]),
+            blob=entry.sha,
+            size=entry.size or 0,
+        )
+        for entry in shown
+        if entry.mode != "120000" or _stays(entry.path, targets.get(entry.sha), regular, folders)
+    ]
+    return View(base_commit=commit, files=tuple(files), omitted=len(entries) - len(files), writable=tuple(scope.write))
+
+
+def _shown(entry: TreeEntry, scope: Scope) -> bool:
+    if entry.kind != "blob" or entry.mode not in _MODES:
+        return False
+    try:
+        if normalise_path(entry.path) != entry.path:
+            return False
+    except PathRefused:
+        return False
+    if first_match(entry.path, scope.read) is None and first_match(entry.path, scope.write) is None:
+        return False
+    return control_file(entry.path) is None
+
+
+def _stays(path: str, target: bytes | None, regular: set[str], folders: set[str]) -> bool:
+    """Whether a link leads, relatively, to a file or folder of the view (not to another link)."""
+    if target is None:
+        return False
+    try:
+        text = target.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    if not text or text.startswith("/") or "\0" in text:
+        return False
+    parts = list(PurePosixPath(path).parts[:-1])
+    for part in text.split("/"):
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not parts:
+                return False
+            parts.pop()
+        else:
+            parts.append(part)
+            # Each step on the way must be a real folder of the view: a climb through a link would lead elsewhere.
+            if "/".join(parts) not in folders and "/".join(parts) not in regular:
+                return False
+    return "/".join(parts) in regular or "/".join(parts) in folders
+
+
+def materialise(git: Git, view: View, folder: Path, *, uid: int | None) -> None:
+    """Write the view into `folder` (new or empty) with its own `.git`; everything belongs to `uid` (None: to us).
+
+    Raises:
+        UsageError: the folder is not empty.
+        GitError, OSError: it could not be written; the caller removes the folder.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty.")
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _write_files(git, view, root, uid)
+    finally:
+        os.close(root)
+    scratch = Path(tempfile.mkdtemp(prefix=".view-", dir=folder.parent))
+    try:
+        build_repository(git, view, scratch / "git")
+        (scratch / "git").rename(folder / ".git")
+    finally:
+        shutil.rmtree(scratch)
+    for prefix in writable_folders(view):
+        _make_folder(folder, prefix)
+    _give(folder, uid)
+
+
+def build_repository(git: Git, view: View, git_dir: Path) -> Sha:
+    """A git directory holding one root commit with exactly the view; its commit.
+
+    Laid out by hand: `git init` would bring templates and settings that nobody here asked for.
+    """
+    sha256 = len(view.base_commit) == 64
+    for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags"):
+        (git_dir / name).mkdir(parents=True)
+    (git_dir / "HEAD").write_text("ref: refs/heads/main\n")
+    (git_dir / "config").write_text(
+        "[core]\n\trepositoryformatversion = {}\n\tfilemode = true\n\tbare = false\n{}".format(
+            *((1, "[extensions]\n\tobjectformat = sha256\n") if sha256 else (0, ""))
+        )
+    )
+    own = Git(git_dir)
+    blobs = dict.fromkeys(file.blob for file in view.files)
+    if blobs:
+        # Named objects only, without --revs: nothing that they were stored beside comes along.
+        pack = git.run(["pack-objects", "--stdout", "-q"], stdin="".join(f"{sha}\n" for sha in blobs).encode())
+        own.run(["index-pack", "--stdin", "--fix-thin"], stdin=pack)
+    listing = b"".join(f"{file.mode} {file.blob}\t".encode() + file.path.encode() + b"\0" for file in view.files)
+    env = {"GIT_INDEX_FILE": str(git_dir / "index")}
+    own.run(["update-index", "-z", "--index-info"], stdin=listing, env=env)
+    tree = own.text(["write-tree"], env=env)
+    commit = own.commit_tree(tree, [], "The files of this task\n", name=_NAME, email=_EMAIL, time=_TIME)
+    (git_dir / "refs/heads/main").write_text(f"{commit}\n")
+    return commit
+
+
+def _write_files(git: Git, view: View, root: int, uid: int | None) -> None:
+    contents = git.blobs(file.blob for file in view.files)
+    made: dict[str, int] = {}
+    try:
+        for file, (_, data) in zip(view.files, contents, strict=True):
+            parent, _, name = file.path.rpartition("/")
+            at = _folder(root, parent, made)
+            if file.mode == "120000":
+                os.symlink(data, os.fsencode(name), dir_fd=at)
+                continue
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(name, flags, 0o755 if file.mode == "100755" else 0o644, dir_fd=at)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+                os.fchmod(fd, 0o755 if file.mode == "100755" else 0o644)
+            finally:
+                os.close(fd)
+    finally:
+        for fd in made.values():
+            os.close(fd)
+
+
+def _folder(root: int, path: str, made: dict[str, int]) -> int:
+    """A descriptor of a folder below `root`, made on the way. At most a few stay open."""
+    if not path:
+        return root
+    if path not in made:
+        if len(made) > 64:
+            for fd in made.values():
+                os.close(fd)
+            made.clear()
+        at = os.dup(root)
+        for part in path.split("/"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=at)
+            deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = deeper
+        made[path] = at
+    return made[path]
+
+
+def _make_folder(folder: Path, path: str) -> None:
+    made: dict[str, int] = {}
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _folder(root, path, made)
+    finally:
+        for fd in (root, *made.values()):
+            os.close(fd)
+
+
+def _give(folder: Path, uid: int | None) -> None:
+    from vestibule.sandbox.local.uids import own_workspace
+
+    own_workspace(folder, uid)
+
+
+def writable_folders(view: View) -> tuple[str, ...]:
+    """Folders of the workspace that are mounted writable, widest first, none below another; `""` is all of it."""
+    paths = {file.path for file in view.files}
+    links = {file.path for file in view.files if file.mode == "120000"}
+    found: set[str] = set()
+    for pattern in view.writable:
+        if pattern not in paths:
+            folder = pattern.removesuffix("/**") if is_whole_folder(pattern) and pattern != "**" else ""
+            folder = folder or literal_prefix(pattern)
+            # A file of the view where the pattern wants a folder, or a link on the way: nothing to mount there.
+            if not any(step in links or step in paths for step in _steps(folder)):
+                found.add(folder)
+    return tuple(sorted(path for path in found if not any(step in found for step in ("", *_steps(path)[:-1]) if path)))
+
+
+def _steps(path: str) -> list[str]:
+    """`a/b/c` → `a`, `a/b`, `a/b/c`."""
+    parts = path.split("/") if path else []
+    return ["/".join(parts[: number + 1]) for number in range(len(parts))]
+
+
+def mounts_for(view: View, scope: Scope, folder: Path) -> tuple[Mount, ...]:
+    """The workspace's mounts: read-only, with writable places where the scope writes, and the view's own `.git`."""
+    return tuple(_mounts(view.model_copy(update={"writable": tuple(scope.write)}), folder))
+
+
+def _mounts(view: View, folder: Path) -> Iterator[Mount]:
+    folders = writable_folders(view)
+    if "" in folders:
+        yield Mount(source=folder, target=WORKSPACE, write=True)
+        return
+    yield Mount(source=folder, target=WORKSPACE)
+    yield Mount(source=folder / ".git", target=f"{WORKSPACE}/.git", write=True)
+    for path in folders:
+        _make_folder(folder, path)
+        yield Mount(source=folder / path, target=f"{WORKSPACE}/{path}", write=True)
+    for file in view.files:
+        covered = any(step in folders for step in _steps(file.path))
+        if file.path in view.writable and file.mode != "120000" and not covered:
+            yield Mount(source=folder / file.path, target=f"{WORKSPACE}/{file.path}", write=True)
