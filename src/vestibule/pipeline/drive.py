@@ -48,7 +48,14 @@ class Driver:
     def decide(
         self, run: str, choice: Choice, reason: str, *, person: Person, channel: str, seen: str = ""
     ) -> RunRecord:
-        """A person's decision, then on to the next gate or end.
+        """A person's decision, then on to the next gate or end. Raises what `record` and the segments raise."""
+        record = self.record(run, choice, reason, person=person, channel=channel, seen=seen)
+        return self.resume(record.id) if _due(record) else record
+
+    def record(
+        self, run: str, choice: Choice, reason: str, *, person: Person, channel: str, seen: str = ""
+    ) -> RunRecord:
+        """A person's decision and the state it leads to; `resume` performs what is due then.
 
         Raises:
             Refused: policy says no, or what the person saw is no longer what is there.
@@ -83,9 +90,8 @@ class Driver:
         )
         state = decided.outcome.state
         if state == "approved":
-            if not record.state.final:
-                self.services.runs.set(record.id, state=State.APPROVED)
-            return self._perform(record.id, "conclude", gate.id)
+            waits = record.state is State.AWAITING_REVIEW
+            return self.services.runs.set(record.id, state=State.APPROVED) if waits else record
         if state == "rejected":
             return self.services.runs.set(
                 record.id, state=State.REJECTED, exit_code=REFUSED, note=f"Rejected: {reason}"
@@ -145,8 +151,7 @@ class Driver:
                 "feedback": (*old.feedback, feedback),
             }
 
-        updated = self.services.runs.change(record.id, change)
-        return self._perform(record.id, "work", f"work-{updated.round}")
+        return self.services.runs.change(record.id, change)
 
     def _perform(self, run: str, segment: str, key: str) -> RunRecord:
         folder = self.services.folder(run)
@@ -172,14 +177,33 @@ class Driver:
 
 
 class ConsoleDecisions:
-    """The console's `DecideGate`."""
+    """The console's `DecideGate`: records the decision here, and a process of its own drives the run on."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
 
     def __call__(self, run: str, choice: Choice, reason: str, seen_binding_digest: str, person: Person) -> Outcome:
-        record = self.driver.decide(run, choice, reason, person=person, channel="console", seen=seen_binding_digest)
-        return Outcome(run=record.id, state=record.state, message=message_of(record))
+        record = self.driver.record(run, choice, reason, person=person, channel="console", seen=seen_binding_digest)
+        message = message_of(record)
+        if _due(record) is not None:
+            _spawn_resume(self.driver.services, record.id)
+            message = "Recorded. The run goes on; reload in a moment to see where it stands."
+        return Outcome(run=record.id, state=record.state, message=message)
+
+
+def _spawn_resume(services: Services, run: str) -> None:
+    import subprocess
+    import sys
+
+    with (services.folder(run) / "resume.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "vestibule", "resume", run],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(services.environ),
+            start_new_session=True,
+        )
 
 
 def exit_code(record: RunRecord) -> int:

@@ -20,7 +20,7 @@ def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token:
     Raises:
         DependencyDown: `guard`, naming the one that let it through or did not answer.
     """
-    from vestibule.boundary.changes.gateway import canary
+    from vestibule.boundary.changes.gateway import Changes
     from vestibule.boundary.context import canary as context
     from vestibule.boundary.models import canary as models
 
@@ -33,8 +33,7 @@ def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token:
     reached = sorted(target for target, error in sandbox.probe_egress().items() if error == "connected")
     if reached:
         raise _dead("network", f"reached {', '.join(reached)} from inside")
-    if not canary(record.scope):
-        raise _dead("changes", "a change to a protected path passed the guards")
+    Changes().canary(services.crossing(record), services.actor(record, "probe"))
     services.note(record, "guards.live", "context, models, network, changes")
 
 

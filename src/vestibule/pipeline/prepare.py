@@ -213,7 +213,8 @@ def choose_model(
     operator: OperatorConfig, agent: AgentConfig, model: str, environ: Mapping[str, str]
 ) -> tuple[str, str, bool]:
     """Provider name, model name as the provider knows it, and whether the provider is scripted."""
-    from vestibule.boundary.models.providers import ProviderTable, read_key
+    from vestibule.boundary.models.providers import ProviderTable
+    from vestibule.identity.keys import read_key
 
     if not model:
         raise UsageError(
@@ -221,8 +222,8 @@ def choose_model(
             next_step="Name it with --model, or in agents.NAME.model of the repository's configuration.",
         )
     name, provider, bare = ProviderTable(operator.models).choose(model)
-    if provider.api != "scripted":
-        read_key(name, provider.key, environ)
+    if provider.key is not None:
+        read_key(provider.key, environ)
     return name, bare, provider.api == "scripted"
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from vestibule.boundary.changes.guards import KnownSecret
 from vestibule.boundary.models.providers import ProviderTable, Upstream
 from vestibule.core.errors import ConfigError
 from vestibule.cost.prices import FreePrices, PriceBook, Prices
+from vestibule.identity.keys import read_key
 from vestibule.pipeline.hosting import GatewayHost, loopback_listener
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
@@ -42,3 +44,14 @@ def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tup
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     host.serve("scripted provider", app, listener)
     return table.upstream(name, scripted=(address, key)), FreePrices(prices, (record.agent.model,))
+
+
+def known_secrets(services: Services, record: RunRecord) -> tuple[KnownSecret, ...]:
+    """Values that must never leave in a change: the key that the run's provider is paid with."""
+    if not record.provider or record.scripted:
+        return ()
+    provider = services.operator.models[record.provider]
+    if provider.key is None:
+        return ()
+    key = read_key(provider.key, services.environ)
+    return (KnownSecret(f"the key of {record.provider}", key.encode()),)

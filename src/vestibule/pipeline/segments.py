@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from vestibule.core.canonical import digest
 from vestibule.core.crossing import first_refusal
 from vestibule.core.errors import (
     AGENT_FAILED,
@@ -24,7 +23,7 @@ from vestibule.core.errors import (
     VerificationFailed,
     VestibuleError,
 )
-from vestibule.core.model import Finding, GateBinding, State
+from vestibule.core.model import GateBinding, State
 from vestibule.core.ports import Forge
 from vestibule.core.verdict import Ruling
 from vestibule.pipeline.engine import Segment, Steps
@@ -125,6 +124,7 @@ class Segments:
 
     def _check(self, run: str) -> None:
         from vestibule.boundary.changes.gateway import Changes
+        from vestibule.pipeline.providers import known_secrets
 
         started = time.monotonic()
         record = self.runs.get(run)
@@ -136,32 +136,34 @@ class Segments:
                 why=record.agent_message[:300],
                 next_step=f"See what it did with `vestibule show {run}`.",
             )
-        facts = {
-            "walls_stood": record.walls is not None and not record.walls.missing(self.services.minimum(config)),
-            "gate_configured": True,
-        }
-        findings, verdict = Changes(self.services.crossing(record)).propose(
+        stood = record.walls is not None and not record.walls.missing(self.services.minimum(config))
+        proposal = Changes().propose(
+            self.services.crossing(record),
             self.services.actor(record),
             result,
-            record.base_commit,
-            commit,
-            record.scope,
-            early=early,
-            facts=facts,
+            base=record.base_commit,
+            head=commit,
+            scope=record.scope,
+            walls_stood=stood,
+            gate_configured=True,
+            secrets=known_secrets(self.services, record),
+            more=early,
         )
-        files = tuple(result.text(["diff", "--name-only", "-z", record.base_commit, commit]).rstrip("\0").split("\0"))
+        verdict = proposal.verdict
+        denied = verdict.ruling is Ruling.DENY
         self.runs.set(
             run,
-            findings=findings,
+            findings=proposal.findings,
             verdict=verdict.ruling,
             reasons=verdict.reasons,
+            refusals=verdict.refusals if denied else (),
             head_commit=commit,
             tree=tree,
-            changed_files=files,
+            changed_files=proposal.changed_files,
             policy_digest=verdict.policy_digest,
             timings=record.timings.model_copy(update={"changes": _ms(started)}),
         )
-        if verdict.ruling is Ruling.DENY:
+        if denied:
             raise Refused(first_refusal(verdict, "change.propose", commit))
 
     def _propose(self, run: str) -> None:
@@ -281,6 +283,8 @@ class Segments:
 
     def binding(self, record: RunRecord) -> GateBinding:
         """What the gate of this round is bound to."""
+        from vestibule.boundary.changes.gateway import findings_digest
+
         return GateBinding(
             head_commit=record.head_commit,
             tree=record.tree,
@@ -300,7 +304,8 @@ class Segments:
         if record.state.final:
             return
         if isinstance(error, Refused):
-            state, code, refusals = State.REFUSED, REFUSED, (*record.refusals, error.refusal)
+            state, code = State.REFUSED, REFUSED
+            refusals = tuple(dict.fromkeys((*record.refusals, error.refusal)))
             self._try_note(record, error)
         else:
             state, refusals = State.FAILED, record.refusals
@@ -310,7 +315,7 @@ class Segments:
             state=state,
             exit_code=code,
             verdict=Ruling.DENY if state is State.REFUSED else record.verdict,
-            reasons=(error.refusal.rule,) if isinstance(error, Refused) else record.reasons,
+            reasons=record.reasons if record.refusals or not isinstance(error, Refused) else (error.refusal.rule,),
             refusals=refusals,
             note=" ".join(part for part in (error.what, error.next_step) if part),
         )
@@ -321,10 +326,6 @@ class Segments:
         except Refused:
             # The log itself is what is down; the run's row and exit code say so.
             return
-
-
-def findings_digest(findings: tuple[Finding, ...]) -> str:
-    return digest([item.model_dump(mode="json") for item in findings])
 
 
 def _ms(started: float) -> float:
