@@ -337,7 +337,9 @@ class ModelGateway:
         """
         resource = self._resource(request)
         try:
-            verdict, input_digest = self._crossing.judge(actor, "model.request", resource, facts.as_input())
+            verdict, input_digest = await asyncio.to_thread(
+                self._crossing.judge, actor, "model.request", resource, facts.as_input()
+            )
         except Exception as error:  # noqa: BLE001 a policy that breaks is a deny, and the log says so
             down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__).refusal
             verdict, input_digest = Verdict(ruling=Ruling.DENY, reasons=(down.rule,), refusals=(down,)), ""

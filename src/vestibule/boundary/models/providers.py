@@ -33,81 +33,86 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderTable:
-    """Every provider the operator defined."""
+class Route:
+    """A model's name resolved: the provider's name, the provider, and what the provider calls the model."""
 
-    providers: Mapping[str, Provider]
-    environ: Mapping[str, str] | None = None
+    name: str
+    provider: Provider
+    model: str
 
-    def choose(self, model: str, api: str = "anthropic") -> tuple[str, Provider, str]:
-        """The provider's name, the provider, and the model's name there.
 
-        `provider/model` names both; else the provider whose `models` patterns match; else the only provider that
-        serves the adapter's API (a scripted one serves any API, but only what its `models` name).
+def resolve_provider(providers: Mapping[str, Provider], model: str, *, api: str = "anthropic") -> Route:
+    """Which provider serves `model` for an agent that speaks `api`.
 
-        Raises:
-            ConfigError: exit 2, naming what to configure.
-        """
-        if not model:
-            raise ConfigError(
-                "the agent needs a model, and none is named",
-                next_step="Give --model, or `model:` under the agent in .vestibule/config.yaml.",
-            )
-        prefix, _, rest = model.partition("/")
-        if rest and prefix in self.providers:
-            return prefix, self._serving(prefix, api), rest
-        named = [
-            name
-            for name, provider in self.providers.items()
-            if provider.api in (api, "scripted")
-            and any(fnmatch.fnmatchcase(model, pattern) for pattern in provider.models)
-        ]
-        if len(named) > 1:
-            raise ConfigError(
-                f"the model {model!r} is served by several providers: {', '.join(sorted(named))}",
-                next_step=f"Name one: --model {min(named)}/{model}.",
-            )
-        if named:
-            return named[0], self.providers[named[0]], model
-        serving = [name for name, provider in self.providers.items() if provider.api == api and not provider.models]
-        if len(serving) == 1:
-            return serving[0], self.providers[serving[0]], model
-        if not serving:
-            raise ConfigError(
-                f"no provider serves the model {model!r} with the API {api!r}",
-                next_step="Define one under `models:` in the operator's configuration (VESTIBULE_CONFIG), "
-                "or add the model to a provider's `models`.",
-            )
+    `provider/model` names both; else the provider whose `models` patterns match; else the only provider of that API
+    without a `models` list. A scripted provider speaks every API, but serves only what is asked of it by name.
+
+    Raises:
+        ConfigError: exit 2, naming what to configure.
+    """
+    if not model:
         raise ConfigError(
-            f"several providers could serve the model {model!r}: {', '.join(sorted(serving))}",
-            next_step=f"Name one: --model {min(serving)}/{model}.",
+            "the agent needs a model, and none is named",
+            next_step="Give --model, or `model:` under the agent in .vestibule/config.yaml.",
         )
-
-    def upstream(self, model: str, api: str = "anthropic", *, scripted: tuple[str, str] | None = None) -> Upstream:
-        """The upstream of a task's model. `scripted` is the address and key of the running scripted provider.
-
-        Raises:
-            ConfigError: nothing serves it, or a scripted provider is not running.
-        """
-        name, provider, bare = self.choose(model, api)
-        if provider.api == "scripted":
-            if scripted is None:
-                raise ConfigError(f"the scripted provider {name!r} is not running")
-            url, secret = scripted
-            return Upstream(name, "scripted", url.rstrip("/"), bare, lambda: secret)
-        environ = os.environ if self.environ is None else self.environ
-        return Upstream(
-            name, provider.api, provider.base_url.rstrip("/"), bare, lambda: read_key(name, provider.key, environ)
-        )
-
-    def _serving(self, name: str, api: str) -> Provider:
-        provider = self.providers[name]
-        if provider.api not in (api, "scripted"):
+    prefix, _, rest = model.partition("/")
+    if rest and prefix in providers:
+        if providers[prefix].api not in (api, "scripted"):
             raise ConfigError(
-                f"the provider {name!r} speaks {provider.api!r}, and the agent needs {api!r}",
+                f"the provider {prefix!r} speaks {providers[prefix].api!r}, and the agent needs {api!r}",
                 next_step="Choose another provider or another agent.",
             )
-        return provider
+        return Route(prefix, providers[prefix], rest)
+    speaking = {name: provider for name, provider in providers.items() if provider.api in (api, "scripted")}
+    found = [
+        name
+        for name, provider in speaking.items()
+        if any(fnmatch.fnmatchcase(model, pattern) for pattern in provider.models)
+    ] or [name for name, provider in speaking.items() if provider.api == api and not provider.models]
+    if not found:
+        raise ConfigError(
+            f"no provider serves the model {model!r} with the API {api!r}",
+            next_step="Define one under `models:` in the operator's configuration (VESTIBULE_CONFIG), "
+            "or add the model to a provider's `models`.",
+        )
+    if len(found) > 1:
+        raise ConfigError(
+            f"several providers could serve the model {model!r}: {', '.join(sorted(found))}",
+            next_step=f"Name one: --model {min(found)}/{model}.",
+        )
+    return Route(found[0], providers[found[0]], model)
+
+
+def upstream_for(
+    providers: Mapping[str, Provider],
+    name: str,
+    model: str,
+    *,
+    scripted: tuple[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Upstream:
+    """The upstream of a run, from its provider's name and the model's name there.
+
+    `scripted` is the address (`http://127.0.0.1:PORT`) and the key of the running scripted provider.
+
+    Raises:
+        ConfigError: the provider is not defined (any more), or is scripted and not running.
+    """
+    provider = providers.get(name)
+    if provider is None:
+        raise ConfigError(
+            f"the model provider {name!r} is not defined",
+            next_step="Define it under `models:` in the operator's configuration (VESTIBULE_CONFIG).",
+        )
+    if provider.api == "scripted":
+        if scripted is None:
+            raise ConfigError(f"the scripted provider {name!r} is not running")
+        url, secret = scripted
+        return Upstream(name, "scripted", url.rstrip("/"), model, lambda: secret)
+    known = os.environ if environ is None else environ
+    return Upstream(
+        name, provider.api, provider.base_url.rstrip("/"), model, lambda: read_key(name, provider.key, known)
+    )
 
 
 def read_key(provider: str, source: KeySource | None, environ: Mapping[str, str]) -> str:
