@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vestibule.core import clock
 from vestibule.core.ids import Sha
-from vestibule.core.model import Finding
 from vestibule.core.view import Export
 from vestibule.git import Git
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
+
+if TYPE_CHECKING:
+    from vestibule.boundary.changes.apply import Applied
 
 
 def result_repository(services: Services, record: RunRecord) -> Git:
@@ -44,9 +48,9 @@ def save_export(services: Services, record: RunRecord, export: Export) -> None:
     temporary.replace(path)
 
 
-def apply_result(services: Services, record: RunRecord) -> tuple[Git, Sha, Sha, tuple[Finding, ...]]:
-    """The repository, the commit, its tree, and findings made while applying. Idempotent: same export, same commit."""
-    from vestibule.boundary.changes.export import apply_export
+def apply_result(services: Services, record: RunRecord) -> tuple[Git, Applied]:
+    """The repository and what was applied in it. Idempotent: the same export makes the same commit."""
+    from vestibule.boundary.changes.apply import apply_export
 
     result = source_of(services, record)
     export = Export.model_validate_json(export_path(services, record).read_text("utf-8"))
@@ -55,11 +59,12 @@ def apply_result(services: Services, record: RunRecord) -> tuple[Git, Sha, Sha, 
         result,
         start_commit(record),
         message=_message(record),
-        time=record.created,
-        trust_domain=services.operator.trust_domain,
+        name="Vestibule",
+        email=f"vestibule@{services.operator.trust_domain}",
+        unix_time=int(clock.parse_rfc3339(record.created).timestamp()) + record.round - 1,
     )
     result.run(["update-ref", f"refs/vestibule/result-{record.round}", applied.commit])
-    return result, applied.commit, applied.tree, applied.findings
+    return result, applied
 
 
 def _message(record: RunRecord) -> str:

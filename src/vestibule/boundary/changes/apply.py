@@ -17,6 +17,7 @@ from vestibule.boundary.changes.changeset import display
 from vestibule.boundary.changes.guards.paths import refused
 from vestibule.boundary.changes.rules import fingerprinted
 from vestibule.core.base import Noun
+from vestibule.core.clock import parse_rfc3339
 from vestibule.core.errors import DependencyDown
 from vestibule.core.ids import Sha
 from vestibule.core.model import Finding, Place
@@ -48,9 +49,11 @@ class Applied(Noun):
 
 
 def apply_export(
-    export: Export, clone: Git, base: Sha, *, message: str, name: str, email: str, unix_time: int
+    export: Export, clone: Git, base: Sha, *, message: str, time: str, trust_domain: str = "vestibule.local"
 ) -> Applied:
     """Write the export on top of `base` into `clone` (bare, ours, with the base's objects). No ref moves.
+
+    `time` is RFC 3339 and becomes the commit's, so the same export gives the same commit.
 
     Raises:
         DependencyDown: git failed.
@@ -66,8 +69,9 @@ def apply_export(
             commit, tree = base, clone.tree_of(base)
         else:
             tree = _write(clone, entries, accepted)
-            stamp = f"{unix_time} +0000"
-            commit = clone.commit_tree(tree, [base], message, name=name, email=email, time=stamp)
+            stamp = f"{int(parse_rfc3339(time).timestamp())} +0000"
+            email = f"agent@{trust_domain}"
+            commit = clone.commit_tree(tree, [base], message, name="Vestibule agent", email=email, time=stamp)
     except GitError as error:
         raise DependencyDown("git", "The change could not be written.", fact=error.stderr.strip()[:200]) from None
     return Applied(
