@@ -109,7 +109,7 @@ def materialise(git: Git, view: View, folder: Path, *, uid: int | None) -> None:
         raise UsageError(f"{folder} is not empty.")
     root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _write_files(git, view, root, uid)
+        _write_files(git, view, root)
     finally:
         os.close(root)
     scratch = Path(tempfile.mkdtemp(prefix=".view-", dir=folder.parent))
@@ -152,7 +152,7 @@ def build_repository(git: Git, view: View, git_dir: Path) -> Sha:
     return commit
 
 
-def _write_files(git: Git, view: View, root: int, uid: int | None) -> None:
+def _write_files(git: Git, view: View, root: int) -> None:
     contents = git.blobs(file.blob for file in view.files)
     made: dict[str, int] = {}
     try:

@@ -8,33 +8,26 @@ Rules it keeps:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
-import shutil
-import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from vestibule.core.errors import ConfigError, DependencyDown, UsageError
+from vestibule.core.errors import DependencyDown
 from vestibule.core.model import WallsReport
-from vestibule.core.ports import Limits, SandboxResult, SandboxSpec
-from vestibule.core.text.names import NameRefused, canonical_host, inside_address
-from vestibule.sandbox.local import argv, etc, limits, seccomp, tools, uids, wire
+from vestibule.core.ports import SandboxSpec
+from vestibule.sandbox.local import argv, tools, uids, wire
+from vestibule.sandbox.local.blueprint import draw, plain
 from vestibule.sandbox.local.capture import Streams
 from vestibule.sandbox.local.client import SERVER
+from vestibule.sandbox.local.reap import reap_record
+from vestibule.sandbox.local.running import Running
 
-NEEDED = ("mounts", "network", "seccomp", "no_new_privs", "pids", "userns", "caps")
-"""Walls without which no program is started, whatever a configuration's minimum says."""
-
-_READY_SECONDS = 20.0
-_END_SECONDS = 30.0
 _RECORDS = "sandboxes"
 
 
@@ -148,12 +141,20 @@ class LocalSandbox:
         extra: tuple[argv.Bind, ...] = (),
     ) -> Running:
         began = time.perf_counter()
-        name = f"vestibule-{_plain(spec.run)}-{secrets.token_hex(4)}"
+        name = f"vestibule-{plain(spec.run)}-{secrets.token_hex(4)}"
         lease = self._leases.get(spec.run) if self.root else None
         own_lease = uids.lease() if self.root and lease is None else None
         lease = lease or own_lease
         try:
-            config = self._config(spec, name, lease, extra)
+            config = draw(
+                spec,
+                name=name,
+                uid=lease.uid if lease else None,
+                record=self._record(name),
+                tool_paths=self._tools,
+                tool_binds=(*self.tool_binds, *extra),
+                forbidden=self._forbidden,
+            )
             streams = Streams(stdin, stdout, stderr, limit=self._output_limit)
             try:
                 control = SERVER.keeper()
@@ -173,49 +174,7 @@ class LocalSandbox:
         finally:
             if own_lease:
                 own_lease.close()  # the keeper holds the lock now
-        return Running(control, spec, streams, proof, began, config["record"])
-
-    def _config(
-        self, spec: SandboxSpec, name: str, lease: uids.Lease | None, extra: tuple[argv.Bind, ...]
-    ) -> dict[str, Any]:
-        bwrap = shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin")
-        if bwrap is None:
-            raise DependencyDown(
-                "sandbox",
-                "bubblewrap is not installed, and nothing weaker is used in its place.",
-                person="Install bubblewrap 0.8 or later (`apt-get install bubblewrap`).",
-            )
-        try:
-            program = seccomp.filter_program()
-        except seccomp.UnknownArchitecture as error:
-            raise DependencyDown("sandbox", f"There is no seccomp filter for this architecture ({error}).") from None
-        addresses = _addresses(spec.names)
-        binds = (*self.tool_binds, *extra)
-        system, links = _system()
-        plan = argv.Plan(
-            argv=spec.argv,
-            cwd=spec.cwd,
-            env=argv.environment(spec.env, tools.bins(self._tools)),
-            system=system,
-            links=links,
-            tools=binds,
-            mounts=_mounts(spec, self._forbidden),
-            etc_files={path: data.hex() for path, data in etc.files(addresses).items()},  # type: ignore[misc]
-            home_files={_home_path(path): data.hex() for path, data in spec.home_files.items()},  # type: ignore[misc]
-            tmp_bytes=min(1 << 30, max(1 << 20, spec.limits.memory_bytes // 4)),
-        )
-        _check_texts(spec)
-        return {
-            "name": name,
-            "bwrap": bwrap,
-            "uid": lease.uid if lease else None,
-            "plan": plan._asdict(),
-            "seccomp": program.hex(),
-            "addresses": addresses,
-            "ceilings": _ceilings(spec.limits)._asdict(),
-            "wall_seconds": spec.limits.wall_seconds,
-            "record": self._record(name),
-        }
+        return Running(control, spec, streams, proof, began=began, record=config["record"])
 
     def _record(self, name: str) -> str | None:
         if self._state is None:
@@ -234,291 +193,9 @@ class LocalSandbox:
         """
         if self._state is None:
             return []
-        prefix = "vestibule-" if run is None else f"vestibule-{_plain(run)}-"
+        prefix = "vestibule-" if run is None else f"vestibule-{plain(run)}-"
         found = []
         for path in sorted((self._state / _RECORDS).glob(f"{prefix}*.json")):
-            _reap(path)
+            reap_record(path)
             found.append(path.stem)
         return found
-
-
-class Running:
-    """`core.ports.RunningSandbox`: a live sandbox, seen from its supervisor."""
-
-    def __init__(
-        self,
-        control: socket.socket,
-        spec: SandboxSpec,
-        streams: Streams,
-        proof: Future[WallsReport] | None,
-        began: float,
-        record: str | None,
-    ) -> None:
-        self._control = control
-        self._streams = streams
-        self._proof = proof
-        self._began = began
-        self._record = record
-        self._asking = threading.Lock()
-        self._sending = threading.Lock()
-        self._reply: Future[tuple[dict[str, Any], list[int]]] | None = None
-        self._end: Future[dict[str, Any]] = Future()
-        self._finished: Future[SandboxResult] = Future()
-        self._finishing = threading.Lock()
-        self._started = began
-        self.ready: dict[str, Any] = {}
-        self.listeners: Mapping[str, socket.socket] = {}
-        control.settimeout(_READY_SECONDS)
-        try:
-            message, fds = wire.receive(control)
-        except (wire.Gone, TimeoutError):
-            control.close()
-            self._clean_up_after_keeper()
-            raise DependencyDown("sandbox", "The sandbox did not come up in time.") from None
-        if "ready" not in message:
-            wire.close_all(fds)
-            control.close()
-            _, stderr, _ = streams.finish()
-            fact = "; ".join(filter(None, [str(message.get("failed", "")), stderr.decode("utf-8", "replace").strip()]))
-            raise DependencyDown(
-                "sandbox",
-                "The sandbox could not be made, and nothing weaker is used in its place.",
-                fact=fact[:1000],
-                person="Run `vestibule doctor`; user namespaces must be allowed "
-                "(sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns).",
-            )
-        control.settimeout(None)
-        self.ready = message
-        self.listeners = {name: socket.socket(fileno=fd) for name, fd in zip(message["names"], fds, strict=True)}
-        self.start_ms = (time.perf_counter() - began) * 1000
-        threading.Thread(target=self._read, daemon=True, name=f"sandbox-{spec.run}").start()
-
-    def _read(self) -> None:
-        """Dispatch what the keeper says until it is gone."""
-        end: dict[str, Any] = {"exit": 137, "reason": "killed", "executed": False, "clean": False, "lost": True}
-        while True:
-            try:
-                message, fds = wire.receive(self._control)
-            except (wire.Gone, OSError):
-                break
-            if "reply" in message:
-                reply = self._reply
-                if reply is None or reply.done():
-                    wire.close_all(fds)
-                else:
-                    reply.set_result((message, fds))
-            else:
-                wire.close_all(fds)
-                end = message.get("end") or {**message, "reason": "failed"}
-                break
-        if end.get("lost"):
-            self._clean_up_after_keeper()
-        reply = self._reply
-        if reply is not None and not reply.done():
-            reply.set_exception(wire.Gone("the sandbox ended"))
-        self._end.set_result(end)
-
-    @property
-    def report(self) -> WallsReport:
-        from vestibule.sandbox.local import walls
-
-        found = self._proof.result() if self._proof else walls.nothing_proved("this sandbox is the probe")
-        return walls.for_sandbox(found, self.ready).model_copy(update={"start_ms": round(self.start_ms, 3)})
-
-    def connect(self, name: str) -> socket.socket:
-        if name not in self.listeners:
-            raise KeyError(name)
-        _, fds = self._ask({"op": "connect", "name": name})
-        return socket.socket(fileno=fds[0])
-
-    def probe_egress(self) -> dict[str, str]:
-        message, _ = self._ask({"op": "probe"})
-        return {str(key): str(value) for key, value in message["reply"].items()}
-
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        with self._asking:
-            self._reply = reply = Future()
-            try:
-                with self._sending:
-                    wire.send(self._control, request)
-                message, fds = reply.result(timeout=_READY_SECONDS)
-            except (wire.Gone, TimeoutError):
-                raise DependencyDown("sandbox", "The sandbox ended or does not answer.") from None
-            finally:
-                self._reply = None
-        if "error" in message or (request["op"] == "connect" and not fds):
-            wire.close_all(fds)
-            raise DependencyDown("sandbox", "A listener inside the sandbox cannot be reached.", fact=message["error"])
-        return message, fds
-
-    def go(self) -> None:
-        """Start the program.
-
-        Raises:
-            DependencyDown: `sandbox`; a wall that every sandbox needs does not stand. The sandbox is gone then.
-        """
-        if self._proof is not None:
-            missing = self.report.missing(NEEDED)
-            if missing:
-                self.kill()
-                raise DependencyDown(
-                    "sandbox",
-                    f"These walls do not stand here: {', '.join(missing)}.",
-                    fact="; ".join(f"{name}: {self.report.walls[name].proved_by}" for name in missing),
-                )
-        self._started = time.perf_counter()
-        try:
-            with self._sending:
-                wire.send(self._control, {"op": "go"})
-        except (wire.Gone, OSError):
-            raise DependencyDown("sandbox", "The sandbox ended before its program started.") from None
-
-    def wait(self) -> SandboxResult:
-        """How it ended; returns when every process inside is gone."""
-        end = self._end.result()
-        with self._finishing:
-            if not self._finished.done():
-                self._finished.set_result(self._finish(end))
-        return self._finished.result()
-
-    def kill(self) -> None:
-        with contextlib.suppress(wire.Gone, OSError), self._sending:
-            wire.send(self._control, {"op": "kill"})
-        try:
-            self._end.result(timeout=_END_SECONDS)
-        except TimeoutError:
-            self._clean_up_after_keeper()
-            raise DependencyDown("sandbox", "A sandbox could not be ended in time.") from None
-        self.wait()
-
-    def _finish(self, end: dict[str, Any]) -> SandboxResult:
-        wall_ms = (time.perf_counter() - self._started) * 1000
-        self._control.close()
-        for sock in self.listeners.values():
-            sock.close()
-        stdout, stderr, truncated = self._streams.finish()
-        code, reason = int(end.get("exit", 1)), str(end["reason"])
-        if reason == "exited" and 128 < code < 193:
-            reason = "signal"
-        return SandboxResult(
-            exit_code=code,
-            reason=reason if reason in ("exited", "signal", "wall-clock") else "killed",
-            stdout=stdout,
-            stderr=stderr,
-            truncated=truncated,
-            wall_ms=round(wall_ms, 3),
-            walls=self.report,
-        )
-
-    def _clean_up_after_keeper(self) -> None:
-        """The keeper is dead: its bubblewrap died with it; end and remove what that leaves."""
-        if self._record:
-            _reap(Path(self._record))
-        elif self.ready:
-            name = Path(self.ready["folders"][0]).name if self.ready["folders"] else None
-            if name:
-                limits.Group.recorded(name, self.ready["folders"]).destroy()
-
-
-def _reap(path: Path) -> None:
-    try:
-        entry = json.loads(path.read_text())
-        group = limits.Group.recorded(entry["name"], entry["folders"])
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, KeyError) as error:
-        raise DependencyDown("sandbox", f"The record {path} cannot be read.", fact=str(error)) from None
-    for pid, started in entry["processes"]:
-        _kill_exactly(pid, started)
-    if not group.destroy():
-        raise DependencyDown("sandbox", f"Processes of {entry['name']} cannot be ended.")
-    path.unlink(missing_ok=True)
-
-
-def _kill_exactly(pid: int, started: int | None) -> None:
-    """SIGKILL one process, told from a later one with its number by its start; wait until it is gone."""
-    try:
-        fd = os.pidfd_open(pid)
-    except (ProcessLookupError, OSError):
-        return
-    try:
-        if started is not None and wire.start_time(pid) == started:
-            import select
-            import signal
-
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-                select.select([fd], [], [], 10)
-    finally:
-        os.close(fd)
-
-
-def _plain(run: str) -> str:
-    return "".join(char if char.isascii() and (char.isalnum() or char == "-") else "-" for char in run.lower())[:40]
-
-
-def _addresses(names: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for position, name in enumerate(names):
-        try:
-            found[canonical_host(name)] = inside_address(position)
-        except (NameRefused, ValueError) as error:
-            raise UsageError(f"A sandbox cannot have the name {name!r}.", why=str(error)) from None
-    return found
-
-
-def _system() -> tuple[tuple[argv.Bind, ...], tuple[tuple[str, str], ...]]:
-    """/usr, the folders or links beside it, and the few shown entries of /etc."""
-    binds = [argv.Bind("/usr", "/usr", False)]
-    links = []
-    for name in ("bin", "sbin", "lib", "lib64", "lib32", "libx32"):
-        path = Path("/") / name
-        if path.is_symlink():
-            links.append((str(path.readlink()), str(path)))
-        elif path.is_dir():
-            binds.append(argv.Bind(str(path), str(path), False))
-    for name in etc.SHOWN:
-        path = Path("/etc") / name
-        if path.exists():
-            binds.append(argv.Bind(str(path.resolve()), str(path), False))
-    return tuple(binds), tuple(links)
-
-
-def _mounts(spec: SandboxSpec, forbidden: tuple[Path, ...]) -> tuple[argv.Bind, ...]:
-    found = []
-    for mount in spec.mounts:
-        target = mount.target
-        if not target.startswith("/") or ".." in target.split("/") or target == "/" or "\0" in target:
-            raise UsageError(f"{target!r} is no place inside a sandbox.")
-        if not mount.source.is_absolute() or not os.path.lexists(mount.source):
-            raise UsageError(f"{mount.source} does not exist, so it cannot be shown inside.")
-        if mount.source.is_symlink():
-            raise UsageError(f"{mount.source} is a symbolic link; a mount's source must not be one.")
-        for away in forbidden:
-            if mount.source == away or mount.source in away.parents:
-                raise ConfigError(f"{mount.source} contains Vestibule's own state and is never shown inside.")
-        found.append(argv.Bind(str(mount.source), target, mount.write))
-    return tuple(found)
-
-
-def _home_path(path: str) -> str:
-    if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
-        raise UsageError(f"{path!r} is no path below HOME.")
-    return path
-
-
-def _check_texts(spec: SandboxSpec) -> None:
-    if not spec.argv or any("\0" in item for item in (*spec.argv, spec.cwd, *spec.env, *spec.env.values())):
-        raise UsageError("A program, its arguments and its environment contain no NUL bytes, and there is a program.")
-    if any(not key or "=" in key for key in spec.env):
-        raise UsageError("A variable's name is not empty and contains no '='.")
-
-
-def _ceilings(given: Limits) -> limits.Ceilings:
-    return limits.Ceilings(
-        memory_bytes=given.memory_bytes,
-        pids=given.pids,
-        cpu_seconds=given.cpu_seconds,
-        file_bytes=given.file_bytes,
-        open_files=given.open_files,
-    )

@@ -1,4 +1,4 @@
-"""The keeper: one small process per sandbox that launches it, serves its network namespace and buries it. *Stdlib only.*
+"""The keeper: one small process per sandbox; launches it, serves its network namespace, buries it. *Stdlib only.*
 
 Rules it keeps:
 1. It is bubblewrap's parent: when it dies, the sandbox dies (`--die-with-parent`).
@@ -49,7 +49,7 @@ class Keeper:
 
     def start(self) -> None:
         """Raises StartFailed or OSError; `bury` cleans up in any case."""
-        own = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in NAMESPACES}
+        own = {kind: _namespace("self", kind) for kind in NAMESPACES}
         self._record()
         self.group.create(limits.Ceilings(**self.config["ceilings"]))
         self._record()
@@ -75,14 +75,13 @@ class Keeper:
         self.inside_fd = os.pidfd_open(self.inside)
         self._record()
         privileged = os.geteuid() == 0
-        new = {kind: os.stat(f"/proc/{self.inside}/ns/{kind}").st_ino for kind in NAMESPACES}
+        new = {kind: _namespace(self.inside, kind) for kind in NAMESPACES}
         listeners.enter_network(self.inside, privileged=privileged)
         opened = {name: listeners.listen(address) for name, address in self.config["addresses"].items()}
         facts = self._settled(deadline)
         shared = [kind for kind in NAMESPACES if kind not in ("mnt", "user") and new[kind] == own[kind]]
-        for kind in ("mnt", "user"):  # these two change once more while bubblewrap furnishes the root
-            if os.stat(f"/proc/{self.inside}/ns/{kind}").st_ino == own[kind]:
-                shared.append(kind)
+        # These two change once more while bubblewrap furnishes the root.
+        shared += [kind for kind in ("mnt", "user") if _namespace(self.inside, kind) == own[kind]]
         if shared:
             raise StartFailed(f"namespaces are not new: {', '.join(shared)}")
         if facts.get("NoNewPrivs") != "1":
@@ -192,7 +191,7 @@ class Keeper:
         self.group.kill()
         code = 0
         if self.bwrap:
-            if self.reason not in ("exited",):
+            if self.reason != "exited":
                 _kill(self.bwrap_fd)
             _, raw = os.waitpid(self.bwrap, 0)
             code = os.waitstatus_to_exitcode(raw)
@@ -210,10 +209,7 @@ class Keeper:
             "reason": self.reason,
             "executed": started,
             "clean": clean,
-            "oom": self._oom_kills,
         }
-
-    _oom_kills = 0
 
     def _told_exit_code(self) -> int | None:
         """bubblewrap tells an exit code only when the program was really executed."""
@@ -272,6 +268,10 @@ def run(control: socket.socket) -> None:
         wire.send(control, {"failed": failure, **end} if failure else {"end": end})
     except wire.Gone:
         return
+
+
+def _namespace(pid: int | str, kind: str) -> int:
+    return Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
 
 
 def _kill(pidfd: int) -> None:

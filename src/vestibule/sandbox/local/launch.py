@@ -68,8 +68,8 @@ def _launch(
         links=tuple((target, link) for target, link in plan.links),
         tools=tools,
         mounts=mounts,
-        etc_files={name: bytes.fromhex(data) for name, data in plan.etc_files.items()},
-        home_files={name: bytes.fromhex(data) for name, data in plan.home_files.items()},
+        etc_files=_bytes(config["plan"]["etc_files"]),
+        home_files=_bytes(config["plan"]["home_files"]),
     )
     fds = argv.Descriptors(status=status, block=block, seccomp=content(bytes.fromhex(config["seccomp"])))
     options, program = argv.build(plan, fds, content)
@@ -78,7 +78,13 @@ def _launch(
         os.set_inheritable(fd, True)
     os.chdir("/")
     os.umask(0o022)
-    os.execve(config["bwrap"], ["bwrap", "--args", str(arguments), "--", *program], {})
+    os.execve(  # noqa: S606 - an absolute path and a list
+        config["bwrap"], ["bwrap", "--args", str(arguments), "--", *program], {}
+    )
+
+
+def _bytes(files: dict[str, str]) -> dict[str, bytes]:
+    return {name: bytes.fromhex(data) for name, data in files.items()}
 
 
 def _stage(

@@ -4,6 +4,9 @@
 is one that would succeed, or fail with another error, if nothing stood in its way.
 """
 
+from __future__ import annotations
+
+# ruff: noqa: PTH108, PTH208, S108
 import ctypes
 import errno
 import json
@@ -11,24 +14,25 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 libc = ctypes.CDLL(None, use_errno=True)
 given = json.loads(sys.argv[1])
 NR = given["numbers"]
 
 
-def name_of(number):
-    return errno.errorcode.get(number, str(number))
+def name_of(number: int | None) -> str:
+    return errno.errorcode.get(number or 0, str(number))
 
 
-def call(number, *args):
+def call(number: int, *args: int) -> str:
     """The error's name of a system call, or `ok`."""
     ctypes.set_errno(0)
     result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(item) for item in args])
     return name_of(ctypes.get_errno()) if result == -1 else "ok"
 
 
-def attempt(action):
+def attempt(action: Callable[[], object]) -> str:
     """The error's name of a Python call, or `ok`."""
     try:
         action()
@@ -37,7 +41,7 @@ def attempt(action):
     return "ok"
 
 
-def in_child(action):
+def in_child(action: Callable[[], int]) -> str:
     """How a child that does this ends: `exit N` or `signal N`."""
     pid = os.fork()
     if pid == 0:
@@ -49,25 +53,25 @@ def in_child(action):
     return f"signal {-code}" if code < 0 else f"exit {code}"
 
 
-def listing(path):
+def listing(path: str) -> list[str]:
     try:
         return os.listdir(path)
     except OSError:
         return []
 
 
-def write_at(path):
-    def action():
+def write_at(path: str) -> str:
+    def action() -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         os.unlink(path)
 
     return attempt(action)
 
 
-def talk(family, address):
+def talk(family: int, address: tuple[str, int] | str) -> str:
     """Whether a canary's voice is heard: judged by what is read, not by a connect."""
 
-    def action():
+    def action() -> None:
         with socket.socket(family, socket.SOCK_STREAM) as sock:
             sock.settimeout(1)
             sock.connect(address)
@@ -77,12 +81,16 @@ def talk(family, address):
     return attempt(action)
 
 
-def status():
+def make_socket(family: int, kind: int, protocol: int) -> str:
+    return attempt(lambda: socket.socket(family, kind, protocol).close())
+
+
+def status() -> dict[str, str]:
     with open("/proc/self/status") as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
 
 
-def fork_bomb():
+def fork_bomb() -> list[object]:
     """Children until the kernel says no: (how many there were, what it said)."""
     read, write = os.pipe()
     children = []
@@ -104,19 +112,19 @@ def fork_bomb():
     return [len(children), said]
 
 
-def hog():
+def hog() -> int:
     block = bytearray(given["memory"] * 2)
-    return 0 if len(block) else 1
+    return 0 if block[-1] == 0 else 1
 
 
-def abi_32():
+def abi_32() -> int:
     libc.syscall(ctypes.c_long(NR["getpid"] | given["abi_bit"]))
     return 0
 
 
 found = status()
 visible = [int(item) for item in os.listdir("/proc") if item.isdigit()]
-results = {
+results: dict[str, object] = {
     "fds": sorted(os.listdir("/proc/self/fd"), key=int)[:-1],  # the last one is this listing's own
     "caps": {key: found[key] for key in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "CapInh")},
     "seccomp_mode": found.get("Seccomp"),
@@ -142,7 +150,7 @@ results = {
     "clone_user": call(NR["clone"], 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0),
     "tiocsti": call(NR["ioctl"], 0, 0x5412, 0),
     "sockets": {
-        key: attempt(lambda value=value: socket.socket(*value).close())
+        key: make_socket(*value)
         for key, value in {
             "packet": (17, socket.SOCK_RAW, 0),
             "raw": (socket.AF_INET, socket.SOCK_RAW, 1),
@@ -162,4 +170,4 @@ except OSError as error:
 results["fork_bomb"] = fork_bomb()
 results["hog"] = in_child(hog)
 results["x32"] = in_child(abi_32) if given["abi_bit"] else "signal 31"
-print(json.dumps(results))
+sys.stdout.write(json.dumps(results))

@@ -107,9 +107,10 @@ def _find_socket(real: Path) -> Path | None:
                 seen += 1
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                elif not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
-                    if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                        return Path(entry.path)
+                elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                    continue
+                elif stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                    return Path(entry.path)
                 if seen > MAX_ENTRIES:
                     return Path(entry.path)
     return None

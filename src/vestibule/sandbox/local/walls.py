@@ -168,7 +168,7 @@ def _attack(backend: LocalSandbox, canaries: dict[str, Any]) -> tuple[dict[str, 
         home_files={"probe.py": _PROBE.read_bytes()},
         limits=Limits(wall_seconds=10, memory_bytes=MEMORY, pids=PIDS, open_files=256),
     )
-    sandbox = backend._create(spec, None, extra=shown)  # noqa: SLF001 - the probe is the backend's own
+    sandbox = backend._create(spec, None, extra=shown)
     try:
         egress = sandbox.probe_egress()
         sandbox.go()
@@ -198,9 +198,9 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
                 "a read-only place was written": set(found.get("writes", {"": ""}).values())
                 <= {"EROFS", "EACCES", "EPERM", "ENOENT"},
                 "a sysctl was opened for writing": found.get("write_sysctl") in ("EROFS", "EACCES", "EPERM"),
-                "/tmp was not writable": found.get("write_tmp") == "ok",
+                "the temporary folder was not writable": found.get("write_tmp") == "ok",
             },
-            "read a host file and the home folder, wrote to /, /usr, /etc, /dev, /proc/sys and a read-only workspace: refused",
+            "read a host file and the home folder; wrote to /, /usr, /etc, /dev, /proc/sys, a read-only mount: refused",
         ),
         "network": (
             {
@@ -264,7 +264,7 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
                 "a fork bomb went on": said == "EAGAIN" and forks < PIDS,
                 "a memory hog went on": found.get("hog") == "signal 9",
             },
-            f"{ready.get('mechanism')}: fork bomb stopped at {forks} of {PIDS}, memory hog killed at {MEMORY >> 20} MiB",
+            f"{ready.get('mechanism')}: fork bomb ended at {forks} of {PIDS}, memory hog killed at {MEMORY >> 20} MiB",
         ),
     }
     walls = {}

@@ -1,4 +1,4 @@
-"""Messages between supervisor, launch server and keeper: one JSON object a packet, descriptors beside it. *Stdlib only.*"""
+"""Messages between supervisor, launch server and keeper: one JSON object a packet. *Stdlib only.*"""
 
 from __future__ import annotations
 
