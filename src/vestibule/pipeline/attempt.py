@@ -125,7 +125,7 @@ class Attempt:
         from vestibule.sandbox.view import materialise, project
 
         source = source_of(self.services, self.record)
-        view = project(source, start_commit(self.record), self.record.scope)
+        view = project(source, start_commit(self.services, self.record), self.record.scope)
         materialise(source, view, self.workspace, uid=self.services.sandbox.workspace_uid(self.record.id))
         return view
 
@@ -221,6 +221,7 @@ class Attempt:
         if self._models is not None:
             with contextlib.suppress(TimeoutError):
                 asyncio.run_coroutine_threadsafe(self._models.drain(), host.loop).result(SETTLE_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._models.close(), host.loop).result(SETTLE_SECONDS)
 
     def _renew(self, tokens: TaskTokens, stop: threading.Event) -> None:
         while not stop.wait(RENEW_SECONDS):

@@ -213,7 +213,7 @@ def choose_model(
     operator: OperatorConfig, agent: AgentConfig, model: str, environ: Mapping[str, str]
 ) -> tuple[str, str, bool]:
     """Provider name, model name as the provider knows it, and whether the provider is scripted."""
-    from vestibule.boundary.models.providers import ProviderTable
+    from vestibule.boundary.models.providers import resolve_provider
     from vestibule.identity.keys import read_key
 
     if not model:
@@ -221,10 +221,10 @@ def choose_model(
             f"The agent with adapter {agent.adapter!r} needs a model.",
             next_step="Name it with --model, or in agents.NAME.model of the repository's configuration.",
         )
-    name, provider, bare = ProviderTable(operator.models).choose(model)
-    if provider.key is not None:
-        read_key(provider.key, environ)
-    return name, bare, provider.api == "scripted"
+    route = resolve_provider(operator.models, model)
+    if route.provider.key is not None:
+        read_key(route.provider.key, environ)
+    return route.name, route.model, route.provider.api == "scripted"
 
 
 def scope_of(role: RoleConfig, config: RepoConfig) -> Scope:

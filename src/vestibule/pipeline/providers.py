@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 from vestibule.boundary.changes.guards import KnownSecret
-from vestibule.boundary.models.providers import ProviderTable, Upstream
+from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.core.errors import ConfigError
 from vestibule.cost.prices import FreePrices, PriceBook, Prices
 from vestibule.identity.keys import read_key
@@ -25,10 +25,9 @@ def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tup
     prices = PriceBook(services.home)
     if not record.provider:
         return None, prices
-    table = ProviderTable(services.operator.models, services.environ)
-    name = f"{record.provider}/{record.agent.model}"
+    providers, model = services.operator.models, record.agent.model
     if not record.scripted:
-        upstream = table.upstream(name)
+        upstream = upstream_for(providers, record.provider, model, environ=services.environ)
         upstream.key()
         return upstream, prices
     from vestibule.boundary.models.scripted import build_scripted_app
@@ -43,7 +42,7 @@ def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tup
     listener = loopback_listener()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     host.serve("scripted provider", app, listener)
-    return table.upstream(name, scripted=(address, key)), FreePrices(prices, (record.agent.model,))
+    return upstream_for(providers, record.provider, model, scripted=(address, key)), FreePrices(prices, (model,))
 
 
 def known_secrets(services: Services, record: RunRecord) -> tuple[KnownSecret, ...]:

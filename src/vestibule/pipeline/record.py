@@ -54,6 +54,8 @@ class RunRecord(Noun):
     spec: Spec | None = None
     round: int = 1
     attempt: int = 0
+    worked: str = ""
+    """When the last attempt ended: the date of its commit, the same however often the result is applied."""
     feedback: tuple[Feedback, ...] = ()
 
     verdict: Ruling | None = None

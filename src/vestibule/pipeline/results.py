@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vestibule.core import clock
+from vestibule.core.errors import AgentFailed
 from vestibule.core.ids import Sha
 from vestibule.core.view import Export
 from vestibule.git import Git
@@ -22,9 +22,16 @@ def result_repository(services: Services, record: RunRecord) -> Git:
     return Git(path) if (path / "HEAD").exists() else Git.init(path, bare=True)
 
 
-def start_commit(record: RunRecord) -> Sha:
+def start_commit(services: Services, record: RunRecord) -> Sha:
     """What this round's view was projected from: the base, or what the last round proposed."""
-    return record.head_commit or record.base_commit
+    if record.round == 1:
+        return record.base_commit
+    found = result_repository(services, record).commit_of(f"refs/vestibule/proposed-{record.round - 1}")
+    if found is None:
+        raise AgentFailed(
+            "What the last round proposed is gone from the run's folder.", next_step="Start the run anew."
+        )
+    return found
 
 
 def source_of(services: Services, record: RunRecord) -> Git:
@@ -57,11 +64,10 @@ def apply_result(services: Services, record: RunRecord) -> tuple[Git, Applied]:
     applied = apply_export(
         export,
         result,
-        start_commit(record),
+        start_commit(services, record),
         message=_message(record),
-        name="Vestibule",
-        email=f"vestibule@{services.operator.trust_domain}",
-        unix_time=int(clock.parse_rfc3339(record.created).timestamp()) + record.round - 1,
+        time=record.worked,
+        trust_domain=services.operator.trust_domain,
     )
     result.run(["update-ref", f"refs/vestibule/result-{record.round}", applied.commit])
     return result, applied

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from vestibule.core import clock
 from vestibule.core.crossing import first_refusal
 from vestibule.core.errors import (
     AGENT_FAILED,
@@ -115,6 +116,7 @@ class Segments:
         self.runs.set(
             run,
             state=State.CHECKING,
+            worked=clock.now(),
             walls=done.walls,
             agent_exit=done.exit_code,
             agent_message=done.message,
@@ -129,11 +131,11 @@ class Segments:
         started = time.monotonic()
         record = self.runs.get(run)
         config = self.services.config_of(record)
-        result, commit, tree, early = apply_result(self.services, record)
-        if tree == result.tree_of(record.base_commit):
+        result, applied = apply_result(self.services, record)
+        if applied.tree == result.tree_of(record.base_commit) and not applied.findings:
             raise AgentFailed(
                 "The agent changed nothing.",
-                why=record.agent_message[:300],
+                why=record.agent_message[-300:],
                 next_step=f"See what it did with `vestibule show {run}`.",
             )
         stood = record.walls is not None and not record.walls.missing(self.services.minimum(config))
@@ -142,12 +144,12 @@ class Segments:
             self.services.actor(record),
             result,
             base=record.base_commit,
-            head=commit,
+            head=applied.commit,
             scope=record.scope,
             walls_stood=stood,
             gate_configured=True,
             secrets=known_secrets(self.services, record),
-            more=early,
+            more=applied.findings,
         )
         verdict = proposal.verdict
         denied = verdict.ruling is Ruling.DENY
@@ -157,14 +159,15 @@ class Segments:
             verdict=verdict.ruling,
             reasons=verdict.reasons,
             refusals=verdict.refusals if denied else (),
-            head_commit=commit,
-            tree=tree,
+            head_commit=applied.commit,
+            tree=applied.tree,
+            dropped=applied.dropped,
             changed_files=proposal.changed_files,
             policy_digest=verdict.policy_digest,
             timings=record.timings.model_copy(update={"changes": _ms(started)}),
         )
         if denied:
-            raise Refused(first_refusal(verdict, "change.propose", commit))
+            raise Refused(first_refusal(verdict, "change.propose", applied.commit))
 
     def _propose(self, run: str) -> None:
         record = self.runs.get(run)
