@@ -111,7 +111,7 @@ class _Exchange:
 
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])
             self.headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")

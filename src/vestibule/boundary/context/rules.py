@@ -23,7 +23,7 @@ from vestibule.boundary.context.wire.patch import BadPatch, FilePatch, parse_pat
 from vestibule.core.control_files import control_file, protected_path
 from vestibule.core.crossing import Step
 from vestibule.core.model import Scope
-from vestibule.core.text.globs import first_match, literal_prefix
+from vestibule.core.text.globs import first_match, literal_prefix, matches
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
 from vestibule.core.text.sanitize import one_line
 from vestibule.core.view import View
@@ -56,9 +56,7 @@ class Rights:
 
     def reaches(self, folder: str) -> bool:
         """Whether a readable file can lie at or below `folder` (`""` is the workspace)."""
-        return any(_overlap(folder, literal_prefix(glob)) for glob in self.scope.read) or (
-            first_match(folder, self.scope.read) is not None
-        )
+        return first_match(folder, self.scope.read) is not None or any(_below(folder, glob) for glob in self.scope.read)
 
     def protected(self, path: str) -> bool:
         folded = fold(path)
@@ -69,10 +67,20 @@ class Rights:
         )
 
 
-def _overlap(folder: str, prefix: str) -> bool:
-    if not folder or not prefix or folder == prefix:
+def _below(folder: str, glob: str) -> bool:
+    """Whether `glob` can match a path below `folder`. In doubt (alternatives that hold a slash) it can."""
+    if not folder:
         return True
-    return folder.startswith(f"{prefix}/") or prefix.startswith(f"{folder}/")
+    if re.search(r"\{[^}]*/", glob):
+        prefix = literal_prefix(glob)
+        return not prefix or f"{folder}/".startswith(f"{prefix}/") or prefix.startswith(f"{folder}/")
+    parts = glob.split("/")
+    for at, name in enumerate(folder.split("/")):
+        if at < len(parts) and parts[at] == "**":
+            return True
+        if at >= len(parts) - 1 or not matches(name, parts[at]):
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

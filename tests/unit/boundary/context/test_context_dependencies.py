@@ -1,0 +1,239 @@
+"""Each thing the endpoint depends on, broken: a 403 that names it, no effect, never a 500."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import importlib
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from context_fake import Endpoint, make_endpoint
+
+from vestibule.boundary.context import openat2, protocol
+from vestibule.boundary.context.cleared import SCOPE_KEY, Cleared, Undecided
+from vestibule.boundary.context.rules import plan
+from vestibule.boundary.context.tools import Answer
+from vestibule.boundary.context.workspace import Workspace
+from vestibule.core.crossing import Crossing
+from vestibule.core.errors import DependencyDown
+from vestibule.core.verdict import Ruling
+
+WRITE = {"path": "src/new.py", "content": "x"}
+
+
+def _refused(endpoint: Endpoint, rule: str) -> None:
+    answer = endpoint.call("write_file", **WRITE)
+    assert answer.refusal["rule"] == rule
+    assert not (endpoint.folder / "src/new.py").exists()
+
+
+def test_policy_that_raises_is_a_deny_and_recorded(endpoint: Endpoint) -> None:
+    endpoint.policy.broken = RuntimeError("bundle unreadable")
+    _refused(endpoint, "dependency.policy")
+    assert [(event.phase, event.verdict) for event in endpoint.log.events] == [("intent", Ruling.DENY)]
+
+
+@pytest.mark.parametrize("error", [DependencyDown("audit", "The disk is full."), OSError("disk full")])
+def test_log_that_cannot_record_is_a_deny(endpoint: Endpoint, error: BaseException) -> None:
+    endpoint.log.fails = error
+    _refused(endpoint, "dependency.audit")
+    endpoint.log.fails, endpoint.log.raises = None, error
+    _refused(endpoint, "dependency.audit")
+
+
+def test_refusal_needs_the_log_too(endpoint: Endpoint) -> None:
+    endpoint.log.fails = OSError("disk full")
+    assert endpoint.call("read_file", path="../x").refusal["rule"] == "dependency.audit"
+
+
+def test_effect_waits_until_the_intent_is_durable(endpoint: Endpoint) -> None:
+    slow: list[concurrent.futures.Future[Any]] = []
+    real = endpoint.log.submit
+
+    def submit(event: Any) -> concurrent.futures.Future[Any]:
+        if event.phase != "intent":
+            return real(event)
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        slow.append(done)
+        endpoint.loop.call_later(0.05, lambda: (seen.append(target.exists()), done.set_result(real(event).result())))
+        return done
+
+    seen: list[bool] = []
+    target = endpoint.folder / "src/new.py"
+    endpoint.log.submit = submit  # type: ignore[method-assign]
+    assert endpoint.call("write_file", **WRITE).status == 200
+    assert seen == [False]
+    assert target.exists()
+
+
+def test_runner_that_is_down_is_a_403(endpoint: Endpoint) -> None:
+    for error in (DependencyDown("sandbox", "No bubblewrap."), RuntimeError("boom"), OSError("fork")):
+        endpoint.runner.broken = error
+        assert endpoint.call("run_command", argv=["pytest"]).refusal["rule"] == "dependency.sandbox"
+        assert endpoint.log.events[-1].result == "failed"
+        assert endpoint.log.events[-1].details == {"error": "dependency.sandbox"}
+
+
+def test_workspace_that_is_gone_is_a_403(endpoint: Endpoint) -> None:
+    shutil.rmtree(endpoint.folder)
+    for tool, arguments in (
+        ("read_file", {"path": "src/greet.py"}),
+        ("write_file", WRITE),
+        ("list_files", {}),
+        ("search_files", {"query": "x"}),
+        ("apply_patch", {"patch": "--- /dev/null\n+++ b/src/a\n@@ -0,0 +1 @@\n+x\n"}),
+    ):
+        assert endpoint.call(tool, **arguments).refusal["rule"] == "dependency.workspace", tool
+
+
+def test_closed_workspace_is_a_403(endpoint: Endpoint) -> None:
+    endpoint.workspace.close()
+    endpoint.workspace.close()
+    _refused(endpoint, "dependency.workspace")
+
+
+def test_workspace_that_is_no_folder_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for name in ("none", "file", "link"):
+        with pytest.raises(DependencyDown, match="workspace"):
+            Workspace(tmp_path / name)
+
+
+def test_kernel_without_openat2_is_refused_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openat2, "SYS_OPENAT2", 100_000)
+    with pytest.raises(DependencyDown) as caught:
+        Workspace(folder)
+    assert caught.value.name == "openat2"
+
+
+def test_openat2_lost_on_the_way_is_a_403(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openat2, "SYS_OPENAT2", 100_000)
+    _refused(endpoint, "dependency.openat2")
+    assert endpoint.call("read_file", path="src/greet.py").refusal["rule"] == "dependency.openat2"
+
+
+def test_sdk_that_cannot_be_loaded_is_a_403(folder: Path, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_MODULE", "vestibule.boundary.context.no_such_module")
+    endpoint = make_endpoint(folder, loop)
+    _refused(endpoint, "dependency.mcp")
+    assert endpoint.rpc("tools/list").refusal["rule"] == "dependency.mcp"
+    assert endpoint.call("read_file", path="../x").refusal["rule"] == "path.traversal"
+
+
+def test_refusals_do_not_wait_for_the_sdk(folder: Path, loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.Protocol, "_load", lambda self: None)  # it never comes
+    endpoint = make_endpoint(folder, loop)
+    assert endpoint.http(b"{}", headers={"authorization": ""}).status == 401
+    assert endpoint.call("read_file", path="../x").refusal["rule"] == "path.traversal"
+
+
+@pytest.mark.parametrize("status", [0, 500, 503])
+def test_sdk_that_fails_is_a_403(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    assert endpoint.rpc("ping").status == 200
+    sdk = importlib.import_module("vestibule.boundary.context.sdk")
+
+    async def serve(_: Any, __: Any, ___: Any, send: Any) -> None:
+        if not status:
+            raise RuntimeError("boom")
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    monkeypatch.setattr(sdk.Endpoint, "serve", serve)
+    _refused(endpoint, "dependency.mcp")
+
+
+def test_authentication_that_fails_lets_nobody_in(folder: Path, loop: Any) -> None:
+    def broken(_: bytes) -> None:
+        raise OSError("database is locked")
+
+    endpoint = make_endpoint(folder, loop, authenticate=broken)
+    _refused(endpoint, "dependency.identity")
+    assert endpoint.log.events == []
+
+
+def test_bug_of_ours_is_a_403_and_the_loop_goes_on(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vestibule.boundary.context.rules.plan", bug)
+        _refused(endpoint, "dependency.context")
+    with monkeypatch.context() as patched:
+        patched.setattr("vestibule.boundary.context.http.Headers", bug)
+        _refused(endpoint, "dependency.context")
+    assert endpoint.call("write_file", **WRITE).status == 200
+
+
+def test_disk_full_while_writing_leaves_the_old_file(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    before = (endpoint.folder / "src/greet.py").read_bytes()
+    monkeypatch.setattr("vestibule.boundary.context.workspace.os.write", full)
+    answer = endpoint.call("write_file", path="src/greet.py", content="new")
+    assert answer.refusal["rule"] == "dependency.workspace"
+    assert (endpoint.folder / "src/greet.py").read_bytes() == before
+    assert [name for name in (endpoint.folder / "src").iterdir() if name.name.startswith(".vestibule")] == []
+
+
+# defence in depth: no tool body without a decision
+
+
+def _sdk(endpoint: Endpoint, cleared: Any) -> Any:
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write_file",'
+        b'"arguments":{"path":"src/new.py","content":"x"}}}'
+    )
+    return endpoint.loop.run_until_complete(endpoint.app._protocol.serve(body, [], cleared))
+
+
+def test_sdk_runs_no_tool_without_a_decision(endpoint: Endpoint) -> None:
+    ran: list[str] = []
+
+    async def carry_out(call: Any) -> Answer:
+        ran.append(call.tool)
+        return Answer(("done",))
+
+    rights = endpoint.app._rights
+    for wrong in (
+        None,
+        object(),
+        Cleared(plan("write_file", {"path": "src/other.py", "content": "x"}, rights), carry_out),
+        Cleared(plan("read_file", {"path": "src/new.py"}, rights), carry_out),
+    ):
+        answer = _sdk(endpoint, wrong)
+        assert b'"error"' in answer.body
+    assert ran == []
+    once = Cleared(plan("write_file", dict(WRITE), rights), carry_out)
+    assert b"done" in _sdk(endpoint, once).body
+    assert b'"error"' in _sdk(endpoint, once).body
+    assert ran == ["write_file"]
+
+
+def test_decision_cannot_be_sent_by_a_client(endpoint: Endpoint) -> None:
+    answer = endpoint.call("read_file", path="../x", **{SCOPE_KEY: True})
+    assert answer.status == 403
+    assert endpoint.http(b"{}", headers={SCOPE_KEY: "1"}).status == 400
+
+
+def test_crossing_without_steps_is_no_permission(endpoint: Endpoint) -> None:
+    async def effect() -> tuple[None, bool, dict[str, Any]]:
+        raise AssertionError("ran")
+
+    crossing = Crossing(endpoint.policy, endpoint.log)
+    with pytest.raises(ValueError, match="needs a decision"):
+        endpoint.loop.run_until_complete(crossing.cross_all(SimpleNamespace(), [], effect))  # type: ignore[arg-type]
+
+
+def test_undecided_is_an_error_of_its_own() -> None:
+    async def carry_out(_: Any) -> Answer:
+        return Answer(())
+
+    cleared = Cleared(SimpleNamespace(tool="a", arguments={}), carry_out)  # type: ignore[arg-type]
+    with pytest.raises(Undecided):
+        asyncio.run(cleared.take("b", {}))
