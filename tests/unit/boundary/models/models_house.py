@@ -76,18 +76,24 @@ class FactsDecider:
         return Verdict(ruling=Ruling.DENY, reasons=(self.deny or "facts",), policy_digest=self.digest)
 
 
-def serve(app: Any) -> tuple[uvicorn.Server, threading.Thread, int]:
+def serve(app: Any) -> tuple[uvicorn.Server, threading.Thread, int, asyncio.AbstractEventLoop]:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="auto", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])), daemon=True)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        await server.serve([sock])
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
     deadline = time.monotonic() + 10
     while not server.started and time.monotonic() < deadline:
         threading.Event().wait(0.005)
-    return server, thread, port
+    return server, thread, port, loops[0]
 
 
 @dataclass
@@ -100,6 +106,7 @@ class House:
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     provider_key: str = field(default_factory=lambda: secrets.token_hex(16))
     servers: list[tuple[uvicorn.Server, threading.Thread]] = field(default_factory=list)
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     budget: Budget = field(default_factory=lambda: Budget(nano_usd=100 * NANO))
     model: str = MODEL
     limits: UpstreamLimits | None = None
@@ -133,8 +140,9 @@ class House:
         return ScriptedProvider(load_script(script.encode(), "script.yaml"), self.provider_key)
 
     def start(self, app: Any) -> int:
-        server, thread, port = serve(app)
+        server, thread, port, loop = serve(app)
         self.servers.append((server, thread))
+        self.loops.append(loop)
         return port
 
     def open(self, upstream: Any, *, model: str | None = None) -> str:
@@ -153,8 +161,13 @@ class House:
         )
         return f"http://127.0.0.1:{self.start(self.gateway)}/anthropic"
 
+    def drain(self) -> None:
+        """Wait until every exchange is settled and recorded."""
+        assert self.gateway is not None
+        asyncio.run_coroutine_threadsafe(self.gateway.drain(), self.loops[-1]).result(10)
+
     def close(self) -> None:
-        for server, _ in self.servers:
+        for server, _ in reversed(self.servers):
             server.should_exit = True
         for _, thread in self.servers:
             thread.join(10)

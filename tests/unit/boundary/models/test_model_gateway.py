@@ -53,6 +53,7 @@ def test_tool_call_streams_whole(house: House) -> None:
 def test_intent_is_recorded_before_and_outcome_after_with_integers_only(house: House) -> None:
     client = sdk(house, house.open(house.scripted(HELLO)))
     client.messages.create(model=MODEL, max_tokens=100, messages=ASK)
+    house.drain()
     intent, outcome = house.audit.events
     assert (intent.phase, intent.action, intent.resource) == ("intent", "model.request", f"test/{MODEL}")
     assert outcome.intent == 1
