@@ -1,0 +1,111 @@
+"""`vestibule doctor`: which walls stand on this machine, proved by attacking them; which tools there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+TOOLS: dict[str, tuple[str, ...]] = {
+    "git": ("git", "--version"),
+    "bubblewrap": ("bwrap", "--version"),
+    "ripgrep": ("rg", "--version"),
+    "node": ("node", "--version"),
+    "claude": ("claude", "--version"),
+    "codex": ("codex", "--version"),
+    "gemini": ("gemini", "--version"),
+    "opencode": ("opencode", "--version"),
+    "copilot": ("copilot", "--version"),
+}
+"""Tool → how to ask for its version."""
+
+_SECONDS = 10
+
+
+@click.command("doctor", epilog="Exit codes: 0 the operator's minimum stands · 6 it does not · 2 configuration error.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(*, as_json: bool) -> int:
+    """Attack the walls of this machine from inside a sandbox, and say which stand."""
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
+    from vestibule.config.load import config_dir, load_operator_config, state_dir
+    from vestibule.core.errors import OK, VERIFICATION_FAILED
+    from vestibule.sandbox.local import LocalSandbox
+
+    operator = load_operator_config()
+    backend = LocalSandbox(tools=operator.sandbox.tools, forbidden=(state_dir(), config_dir(os.environ)), state=None)
+    backend.prepare()
+    with ThreadPoolExecutor(len(TOOLS)) as pool:
+        tools = dict(zip(TOOLS, pool.map(_version, TOOLS.values()), strict=True))
+    report = backend.report()
+    missing = report.missing(operator.sandbox.minimum)
+    found = {
+        "tier": report.tier,
+        "walls": {name: wall.model_dump() for name, wall in report.walls.items()},
+        "minimum": {"walls": list(operator.sandbox.minimum), "missing": list(missing)},
+        "tools": tools,
+        "fail_modes": _fail_modes(),
+        "posture": {},
+    }
+    if as_json:
+        from vestibule.cli.output import emit_json
+
+        emit_json(found)
+    else:
+        _show(found)
+    return VERIFICATION_FAILED if missing else OK
+
+
+def _version(argv: tuple[str, ...]) -> dict[str, Any]:
+    """`{path, version}` of a program on PATH; None for both when it is not there."""
+    import shutil
+    import subprocess
+
+    path = shutil.which(argv[0])
+    if path is None:
+        return {"path": None, "version": None}
+    try:
+        done = subprocess.run(
+            [path, *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent", "NO_COLOR": "1"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"path": path, "version": None, "problem": type(error).__name__}
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    return {"path": path, "version": lines[0][:100] if lines else None}
+
+
+def _fail_modes() -> list[dict[str, Any]]:
+    from vestibule.pipeline.fail_modes import FAIL_MODES
+
+    return [row.model_dump(mode="json") for row in FAIL_MODES]
+
+
+def _show(found: dict[str, Any]) -> None:
+    tiers = {
+        "root": "root: sandboxes run under their own uid",
+        "user": "user: sandboxes run under your uid",
+        "none": "none: no sandbox can be made here, and nothing will run",
+    }
+    lines = [f"Tier  {tiers[found['tier']]}", "", "Walls"]
+    for name, wall in found["walls"].items():
+        lines.append(f"  {'up  ' if wall['state'] == 'up' else 'DOWN'}  {name:<13} {wall['proved_by']}")
+    lines += ["", "Tools"]
+    for name, tool in found["tools"].items():
+        lines.append(f"  {name:<13} {tool['version'] or 'not found'}")
+    lines += [
+        "",
+        f"When something breaks: {len(found['fail_modes'])} known ways, all end in a refusal (--json lists them)",
+    ]
+    missing = found["minimum"]["missing"]
+    lines += [
+        "",
+        f"The configured minimum ({', '.join(found['minimum']['walls'])}) "
+        + (f"does NOT stand: {', '.join(missing)} down." if missing else "stands."),
+    ]
+    click.echo("\n".join(lines))

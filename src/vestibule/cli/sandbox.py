@@ -1,0 +1,230 @@
+"""`vestibule sandbox exec`: one command inside the walls, on a throw-away view of the base commit."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vestibule.core.ids import Sha
+    from vestibule.core.model import Scope
+    from vestibule.core.ports import SandboxResult
+    from vestibule.git import Git
+    from vestibule.sandbox.local import LocalSandbox
+
+
+@click.group("sandbox")
+def command() -> None:
+    """Run one command inside the walls."""
+
+
+@command.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True},
+    epilog="Exits as the command does; 4 with a sentence when refused, 2 when the call is wrong.",
+)
+@click.option("--repo", type=click.Path(path_type=Path), default=Path(), help="The repository's top folder.")
+@click.option("--base", default="", help="Commit to show. Default: the remote's default branch, main or master.")
+@click.option("--role", default="", help="Show and let write what this role may.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the command's output.")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD …")
+def execute(repo: Path, base: str, role: str, argv: tuple[str, ...], *, as_json: bool) -> int:
+    """One command on the scoped view of the base commit. Nothing of what it writes is kept; it has no network.
+
+    Its input, output and exit code pass through unchanged.
+    """
+    import os
+
+    from vestibule.config.load import config_dir, load_operator_config, state_dir
+    from vestibule.core.clock import now
+    from vestibule.git import Git
+    from vestibule.identity.people import current_person
+    from vestibule.sandbox.local import LocalSandbox
+    from vestibule.store.database import make_private_folder
+
+    with _signals():
+        operator = load_operator_config()
+        home = make_private_folder(state_dir())
+        backend = LocalSandbox(tools=operator.sandbox.tools, state=home, forbidden=(config_dir(os.environ),))
+        backend.prepare()  # attacks its walls while git reads the view
+        git = Git.open(_top(repo))
+        name, scope, minimum = _rights(git, base, role)
+        events: list[dict[str, Any]] = []
+
+        def note(phase: str, details: dict[str, Any]) -> None:
+            entry = {"seq": len(events) + 1, "time": now(), "phase": phase, "attempt": 1, "subject": "person"}
+            about = {"action": "host.exec", "resource": argv[0], "verdict": "allow", "reasons": [f"role.{name}"]}
+            events.append({**entry, **about, "actor": current_person().id, **details})
+
+        result = _run(
+            backend,
+            git,
+            home,
+            scope,
+            argv,
+            minimum=(*operator.sandbox.minimum, *minimum),
+            limits={"memory_bytes": operator.sandbox.memory_mb << 20, "pids": operator.sandbox.pids},
+            capture=as_json,
+            note=note,
+        )
+    if as_json:
+        from vestibule.cli.output import emit_json
+
+        emit_json(_summary(result, name, events))
+    return result.exit_code
+
+
+def _summary(result: SandboxResult, role: str, events: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "exit_code": result.exit_code,
+        "reason": result.reason,
+        "role": role,
+        "sandbox": {
+            "backend": result.walls.backend,
+            "tier": result.walls.tier,
+            "walls": {name: wall.state for name, wall in result.walls.walls.items()},
+            "start_ms": result.walls.start_ms,
+        },
+        "walls": {name: wall.model_dump() for name, wall in result.walls.walls.items()},
+        "events": events,
+        "stdout": result.stdout.decode("utf-8", "replace"),
+        "stderr": result.stderr.decode("utf-8", "replace"),
+        "truncated": result.truncated,
+        "wall_ms": result.wall_ms,
+    }
+
+
+def _rights(git: Git, base: str, role: str) -> tuple[str, tuple[Sha, Scope], tuple[str, ...]]:
+    """(role's name, (base commit, scope), walls the repository wants)."""
+    from vestibule.cli.check import repo_config
+    from vestibule.cli.output import say
+    from vestibule.config.load import shipped_role
+    from vestibule.core.errors import UsageError
+    from vestibule.core.model import Scope
+    from vestibule.pipeline.prepare import choose_role, scope_of
+
+    if base:
+        commit = git.commit_of(base)
+        if commit is None:
+            raise UsageError(f"--base {base!r} is no commit of this repository.", next_step="Name a branch or commit.")
+    else:
+        found = git.default_branch_commit()
+        if found is None:
+            raise UsageError(
+                "It is not clear what to show.",
+                why="The remote names no default branch, and there is neither main nor master.",
+                next_step="Name it with --base.",
+            )
+        base, commit = found
+    config = repo_config(git, commit)
+    if config is None:
+        if role:
+            raise UsageError(
+                f"There is no role {role!r}: {base} has no .vestibule/config.yaml.",
+                next_step="Run `vestibule init` and commit what it writes, or leave --role out.",
+            )
+        say(f"{base} has no .vestibule/: using the shipped role (every file but the agent-control files).")
+        shipped = shipped_role()
+        return "shipped", (commit, Scope(read=shipped.read, write=shipped.write)), ()
+    name, rights = choose_role(config, role)
+    return name, (commit, scope_of(rights, config)), config.sandbox.minimum
+
+
+def _run(
+    backend: LocalSandbox,
+    git: Git,
+    home: Path,
+    shown: tuple[Sha, Scope],
+    argv: tuple[str, ...],
+    *,
+    minimum: tuple[str, ...],
+    limits: dict[str, int],
+    capture: bool,
+    note: Callable[[str, dict[str, Any]], None],
+) -> SandboxResult:
+    import shutil
+    import time
+
+    from vestibule.core.errors import DependencyDown
+    from vestibule.core.ids import new_run_id
+    from vestibule.core.ports import Limits, SandboxSpec
+    from vestibule.sandbox.view import materialise, mounts_for, project
+    from vestibule.store.database import make_private_folder
+
+    commit, scope = shown
+    run = new_run_id(int(time.time() * 1000))
+    folder = make_private_folder(home / "exec" / run)
+    try:
+        view = project(git, commit, scope)
+        materialise(git, view, folder / "workspace", uid=backend.workspace_uid(run))
+        spec = SandboxSpec(
+            run=run,
+            argv=argv,
+            mounts=mounts_for(view, scope, folder / "workspace"),
+            env=_terminal(),
+            limits=Limits(**limits),
+        )
+        sandbox = backend.create(spec) if capture else backend.create(spec, stdin=0, stdout=1, stderr=2)
+        try:
+            missing = sandbox.report.missing(minimum)
+            if missing:
+                wall = sandbox.report.walls.get(missing[0])
+                raise DependencyDown(
+                    missing[0],
+                    f"The configured minimum wants walls that do not stand here: {', '.join(missing)}.",
+                    fact=wall.proved_by if wall else "unknown wall",
+                )
+            note("intent", {})
+            sandbox.go()
+            result = sandbox.wait()
+        finally:
+            sandbox.kill()
+        note("outcome", {"result": "ok" if result.exit_code == 0 else "failed", "exit_code": result.exit_code})
+        return result
+    finally:
+        shutil.rmtree(folder)
+        backend.release(run)
+
+
+def _terminal() -> dict[str, str]:
+    """The terminal's kind and size are the person's, and harmless."""
+    import os
+
+    return {name: os.environ[name] for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR") if os.environ.get(name)}
+
+
+def _top(path: Path) -> Path:
+    from vestibule.cli.check import _top as top_folder
+
+    return top_folder(path)
+
+
+class _Stopped(BaseException):
+    """A signal asked us to end; everything on the way up cleans."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end the sandbox, then us, with 128 plus the signal's number."""
+
+    def stop(number: int, _frame: object) -> None:
+        for item in kept:
+            signal.signal(item, signal.SIG_IGN)  # once is enough: cleaning up must not be cut short
+        raise _Stopped(number)
+
+    kept = {item: signal.signal(item, stop) for item in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except _Stopped as error:
+        raise click.exceptions.Exit(128 + error.number) from None
+    finally:
+        for item, handler in kept.items():
+            signal.signal(item, handler)
