@@ -37,6 +37,8 @@ from vestibule.git.repository import Git, GitError
 
 JOURNAL = "vestibule-merge.json"
 LOCK = "vestibule-merge.lock"
+STAGE = "vestibule-merge.file"
+_SCRAPS = "vestibule-scrap.*"
 _MARK = b"vestibule merge "
 
 _UNDER_WAY = {
@@ -150,8 +152,9 @@ class Checkout:
                     if forward:
                         self._move(journal, changes, scratch)
                     else:
-                        self._place(journal, [change.reversed() for change in changes], scratch)
+                        self._place([change.reversed() for change in changes], scratch)
             # Otherwise the ref moved: by us as the last step, or by a person who has gone on since.
+            self._files().sweep()
             self._journal.unlink(missing_ok=True)
         except (OSError, GitError) as error:
             raise NotClean("merge.write", _told(error)) from error
@@ -245,7 +248,7 @@ class Checkout:
                 )
 
     def _move(self, journal: Journal, changes: Sequence[Change], scratch: Scratch) -> None:
-        self._place(journal, changes, scratch)
+        self._place(changes, scratch)
         self._git.update_ref(journal.target, journal.new, journal.old)
 
     def _move_back(self, journal: Journal, changes: Sequence[Change], scratch: Scratch) -> None:
@@ -253,32 +256,33 @@ class Checkout:
         if self._git.commit_of(journal.target) == journal.new:
             return  # the ref moved after all: the move is done
         try:
-            self._place(journal, [change.reversed() for change in changes], scratch)
+            self._place([change.reversed() for change in changes], scratch)
         except (OSError, GitError) as error:
             raise NotClean("merge.interrupted", _told(error)) from error
+        self._files().sweep()
         self._journal.unlink(missing_ok=True)
 
-    def _place(self, journal: Journal, changes: Sequence[Change], scratch: Scratch) -> None:
+    def _place(self, changes: Sequence[Change], scratch: Scratch) -> None:
         """Files, then the index. Every step may be repeated."""
         files = self._files()
-        temporary = f".vestibule-{journal.nonce}.tmp".encode()
-        for change in changes:
-            files.sweep(change.path, temporary)
         todo = [change for change in changes if files.seen(change) != "new"]
         for change in todo:
             if change.new is None:
-                files.put(change.path, None, b"", temporary=temporary)
+                files.put(change.path, None, b"")
         writes = [(change, change.new) for change in todo if change.new is not None]
         contents = self._git.blobs(entry.sha for _, entry in writes)
         for (change, entry), (_, content) in zip(writes, contents, strict=True):
-            files.put(change.path, entry, content, temporary=temporary)
-        scratch.write_index(self._index, self._git.git_dir / f"vestibule-index.{journal.nonce}", changes)
+            files.put(change.path, entry, content)
+        # A name of its own each time: a git that outlived its killed parent may still hold the last one.
+        scratch.write_index(self._index, _scrap(self._git.git_dir), changes)
 
     def _files(self) -> Files:
-        return Files(self._root, executable_bit=self._setting("core.fileMode", "bool") != "false")
+        stage = self._git.git_dir / STAGE
+        return Files(self._root, stage, executable_bit=self._setting("core.fileMode", "bool") != "false")
 
     def _setting(self, key: str, kind: str = "") -> str:
-        argv = ["config", "--local", *([f"--type={kind}"] if kind else []), "--get", key]
+        # Not --local: a linked work tree has settings of its own. System and user configuration is not read anyway.
+        argv = ["config", *([f"--type={kind}"] if kind else []), "--get", key]
         try:
             return self._git.text(argv, ok_codes=(0, 1))
         except GitError:
@@ -287,15 +291,17 @@ class Checkout:
     def _scratch(self, head: Sha) -> contextlib.AbstractContextManager[Scratch]:
         return Scratch.make(self._git, self._root, self._index, head, self._setting("core.fileMode", "bool"))
 
-    def clear_stale_lock(self) -> None:
-        """Remove an index lock that a killed process of ours left without a journal. Call it inside `exclusive()`."""
+    def clear_stale(self) -> None:
+        """Remove what a killed process of ours left without a journal. Call it inside `exclusive()`."""
+        for left in (self._git.git_dir / STAGE, *self._git.git_dir.glob(_SCRAPS)):
+            left.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             if self._index_lock.read_bytes().startswith(_MARK):
                 self._index_lock.unlink()
 
     def _take_index_lock(self, journal: Journal) -> None:
         """git's own protocol (lockfile.h): whoever makes index.lock has it. Linked whole, so it always names us."""
-        temporary = self._index_lock.with_name(f"vestibule-lock.{journal.nonce}")
+        temporary = _scrap(self._git.git_dir)
         try:
             temporary.write_bytes(_marker(journal))
             os.link(temporary, self._index_lock)
@@ -332,7 +338,7 @@ def _marker(journal: Journal) -> bytes:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = _scrap(path.parent)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -346,6 +352,11 @@ def _write_durably(path: Path, data: bytes) -> None:
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _scrap(folder: Path) -> Path:
+    """A new name for a file on its way to another one."""
+    return folder / f"vestibule-scrap.{secrets.token_hex(8)}"
 
 
 def _shown(path: bytes) -> str:

@@ -2,8 +2,8 @@
 
 Rules it keeps:
 1. No link is ever followed: each folder of a path is opened with O_NOFOLLOW below the last one, starting at the root.
-2. A file is replaced by a rename of a finished file beside it, so a path holds its old content or its new content,
-   never a part of it, whenever the process dies.
+2. A file is made whole elsewhere and then renamed into place, so a path holds its old content or its new content,
+   never a part of it, whenever the process dies; nothing of ours ever lies in the work tree.
 3. Content is compared as bytes against git's object name; no filter, no line-end conversion.
 """
 
@@ -44,10 +44,11 @@ class Change(Noun):
 
 
 class Files:
-    """The files below `root`."""
+    """The files below `root`. `stage` is the path of one new file at a time, outside it, on the same file system."""
 
-    def __init__(self, root: Path, *, executable_bit: bool = True) -> None:
+    def __init__(self, root: Path, stage: Path, *, executable_bit: bool = True) -> None:
         self._root = root
+        self._stage = stage
         self._executable_bit = executable_bit
 
     def seen(self, change: Change) -> Seen:
@@ -56,7 +57,7 @@ class Files:
             return "old"
         return "new" if self._holds(change.path, change.new) else "other"
 
-    def put(self, path: bytes, entry: Entry | None, content: bytes, *, temporary: bytes) -> None:
+    def put(self, path: bytes, entry: Entry | None, content: bytes) -> None:
         """Make `path` hold `entry` (its bytes in `content`), or nothing. Missing folders are made, empty ones removed.
 
         Raises OSError; a link or a file where a folder belongs is ENOTDIR or ELOOP.
@@ -64,24 +65,22 @@ class Files:
         if entry is None:
             self._remove(path)
             return
+        self._stage.unlink(missing_ok=True)
+        if entry.mode == "120000":
+            os.symlink(content, os.fsencode(self._stage))  # noqa: PTH211  the target is bytes
+        else:
+            bits = 0o777 if entry.mode == "100755" else 0o666
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(self._stage, flags, bits), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         with self._folder(path, make=True) as (folder, name):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=folder)
-            if entry.mode == "120000":
-                os.symlink(content, temporary, dir_fd=folder)
-            else:
-                bits = 0o777 if entry.mode == "100755" else 0o666
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                with os.fdopen(os.open(temporary, flags, bits, dir_fd=folder), "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(self._stage, name, dst_dir_fd=folder)
 
-    def sweep(self, path: bytes, temporary: bytes) -> None:
-        """Remove what a killed process may have left beside `path`."""
-        with contextlib.suppress(OSError), self._folder(path) as (folder, _):
-            os.unlink(temporary, dir_fd=folder)
+    def sweep(self) -> None:
+        """Remove what a killed process or a failed attempt may have left at `stage`."""
+        self._stage.unlink(missing_ok=True)
 
     def _holds(self, path: bytes, entry: Entry | None) -> bool:
         try:

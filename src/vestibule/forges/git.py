@@ -210,10 +210,9 @@ class GitForge:
     def _settle(self, checkout: Checkout, request: MergeRequest) -> None:
         """What a killed process left: ours and still approved goes on, anything else goes back."""
         journal = checkout.pending()
-        if journal is None:
-            checkout.clear_stale_lock()
-        else:
+        if journal is not None:
             checkout.finish(journal, forward=self._same(journal, request))
+        checkout.clear_stale()
 
     def _same(self, journal: Journal, request: MergeRequest) -> bool:
         binding = request.binding
