@@ -138,10 +138,11 @@ def test_lists_and_searches_say_nothing_of_hidden_files(endpoint: Endpoint) -> N
     listed = endpoint.call("list_files")
     found = endpoint.call("search_files", query="Hello")
     by_expression = endpoint.call("search_files", query="classified|control", regex=True)
-    empty = endpoint.call("list_files", path="docs/private")
-    (endpoint.folder / "docs/private").mkdir()
-    (endpoint.folder / "docs/private/x.rst").write_text("x")
-    assert endpoint.call("list_files", path="docs/private").text == empty.text
+    empty = endpoint.call("list_files", path="src/private")
+    (endpoint.folder / "src/private").mkdir()
+    (endpoint.folder / "src/private/CLAUDE.md").write_text("x")
+    assert endpoint.call("list_files", path="src/private").text == empty.text
+    assert endpoint.call("list_files", path="docs/private").refusal["rule"] == "context.read.scope"
     for answer in (listed, found, by_expression):
         assert "secret" not in answer.text
         assert "CLAUDE" not in answer.text
