@@ -42,6 +42,7 @@ def command(
     from vestibule.pipeline.prepare import RunRequest, prepare
 
     driver = open_driver()
+    driver.services.sandbox.prepare()
     request = RunRequest(ticket=ticket, repo=repo, base=base, role=role, agent=agent, model=model, command=command_line)
     record = prepare(request, driver.services.operator, driver.services.person.id)
     return finish(driver, lambda: driver.start(record), record.id, as_json=as_json)

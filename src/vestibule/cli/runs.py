@@ -30,7 +30,8 @@ def command(as_json: bool) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "state", "title", "role", "agent", "files", "denied", "cost", "updated"):
-        table.add_column(name, justify="right" if name in ("files", "denied", "cost") else "left")
+        right = name in ("files", "denied", "cost")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name in ("run", "state", "updated"))
     for item in found:
         table.add_row(
             item.run,

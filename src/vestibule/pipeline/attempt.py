@@ -173,6 +173,7 @@ class Attempt:
             view=view,
             runner=runner,
             feedback=self.record.feedback,
+            preload=adapter(self.record.agent.adapter).needs_model,
         )
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, crossing, tokens), sandbox.listeners[MODELS_HOST])

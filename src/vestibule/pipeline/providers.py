@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from pathlib import Path
 
 from vestibule.boundary.changes.guards import KnownSecret
 from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.core.errors import ConfigError
-from vestibule.cost.prices import FreePrices, PriceBook, Prices
+from vestibule.cost.prices import FreePrices, ModelPrice, PriceBook, Prices
 from vestibule.identity.keys import read_key
 from vestibule.pipeline.hosting import GatewayHost, loopback_listener
 from vestibule.pipeline.record import RunRecord
@@ -22,9 +23,9 @@ def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tup
         ConfigError: the provider or its script is not usable.
         DependencyDown: `provider_key`.
     """
-    prices = PriceBook(services.home)
     if not record.provider:
-        return None, prices
+        return None, _NoPrices()
+    prices = PriceBook(services.home)
     providers, model = services.operator.models, record.agent.model
     if not record.scripted:
         upstream = upstream_for(providers, record.provider, model, environ=services.environ)
@@ -43,6 +44,13 @@ def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tup
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     host.serve("scripted provider", app, listener)
     return upstream_for(providers, record.provider, model, scripted=(address, key)), FreePrices(prices, (model,))
+
+
+class _NoPrices:
+    """An agent without a model has nothing to price; whatever it asks for is unknown, and so refused."""
+
+    def find(self, model: str, at: datetime) -> ModelPrice | None:  # noqa: ARG002
+        return None
 
 
 def known_secrets(services: Services, record: RunRecord) -> tuple[KnownSecret, ...]:

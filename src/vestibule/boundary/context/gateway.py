@@ -57,10 +57,12 @@ def build_context_app(
     feedback: Sequence[Said] = (),
     limits: ContextLimits | None = None,
     hosts: frozenset[str] = frozenset({HOST}),
+    preload: bool = True,
 ) -> Asgi:
     """The endpoint of a run, served at `/mcp`.
 
     `feedback` is what reviewers sent back in earlier rounds. `hosts` are the accepted Host values.
+    `preload` starts to load the SDK at once; without it the first request that needs the SDK does.
     """
     bounds = limits or ContextLimits()
     rights = rules.Rights.of(task.scope, view)
@@ -71,7 +73,7 @@ def build_context_app(
         runner=runner,
         limits=bounds,
     )
-    protocol = Protocol(catalogue.offered(task.scope.tools), body_bytes=bounds.body_bytes)
+    protocol = Protocol(catalogue.offered(task.scope.tools), body_bytes=bounds.body_bytes, preload=preload)
     return _Gateway(crossing, authenticate, rights, toolbox, protocol, hosts)
 
 

@@ -39,14 +39,22 @@ class Reply:
 
 
 class Protocol:
-    """The SDK's side of one endpoint. Construction returns at once; loading goes on in a thread."""
+    """The SDK's side of one endpoint. Loading goes on in a thread: from the start, or (`preload=False`) when needed."""
 
-    def __init__(self, tools: tuple[catalogue.Tool, ...], *, body_bytes: int) -> None:
+    def __init__(self, tools: tuple[catalogue.Tool, ...], *, body_bytes: int, preload: bool = True) -> None:
         self._loaded: concurrent.futures.Future[Endpoint] = concurrent.futures.Future()
         self._tools = tools
         # A body written anew can be longer than it came: "\u0041" shrinks, but control characters grow sixfold.
         self._body_bytes = body_bytes * 6 + 4096
-        threading.Thread(target=self._load, name="load-mcp", daemon=True).start()
+        self._loader = threading.Thread(target=self._load, name="load-mcp", daemon=True)
+        self._start = threading.Lock()
+        if preload:
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._start:
+            if self._loader.ident is None:
+                self._loader.start()
 
     def _load(self) -> None:
         try:
@@ -61,6 +69,7 @@ class Protocol:
         Raises:
             DependencyDown: `mcp`.
         """
+        self._begin()
         endpoint = await asyncio.shield(asyncio.wrap_future(self._loaded))
         scope: dict[str, Any] = {
             "type": "http",
