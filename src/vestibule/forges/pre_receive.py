@@ -10,6 +10,7 @@ What it is no wall against: anyone who can write to the repository's files (they
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -109,7 +110,8 @@ def install_pre_receive(path: Path, protected: Sequence[str]) -> Path:
     except OSError as error:
         raise DependencyDown("forge", f"The hook {hook} cannot be written.", fact=error.strerror or "") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return hook
 
 

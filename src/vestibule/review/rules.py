@@ -137,7 +137,7 @@ def objection(person: Person, gate: Gate, facts: dict[str, Any], choice: str) ->
         )
     if not facts["reason_given"]:
         return _refuse(
-            "review.reason",
+            "review.no_reason",
             "A decision needs a reason that a reader can see.",
             f"{MAX_REASON} characters at most",
             "Say in a sentence what you looked at: --reason TEXT.",
@@ -216,7 +216,7 @@ def _discounted(gate: Gate, decision: Decision, agent_ids: Collection[str]) -> s
     if is_expired(gate, decision.time):
         return "review.expired"
     if not visible_reason(decision.reason) or len(decision.reason) > MAX_REASON:
-        return "review.reason"
+        return "review.no_reason"
     own = decision.person.id == gate.requester
     if own and decision.choice == "approve" and (gate.self_approval != "recorded" or not decision.self_review):
         return "review.self_approval"
@@ -235,7 +235,7 @@ def _closed(gate: Gate, *, expired: bool) -> Refusal:
             "Run the ticket again; gates.review.expires sets how long a gate waits.",
         )
     return _refuse(
-        "review.gate_closed",
+        "review.closed",
         f"This gate is closed: {gate.state.replace('_', ' ')}.",
         gate.id,
         f"See where the run stands with `vestibule show {gate.run}`.",
