@@ -138,7 +138,7 @@ def _content(raw: bytes) -> str | list[Part]:
         return parts(text)
     found = parts(text[:-1])
     stretches = [Part("text", found)] if isinstance(found, str) else found
-    return [*stretches, Part("eol", "␍", "the line ends with a carriage return")]
+    return [*stretches, Part("eol", "CR", "the line ends with a carriage return")]
 
 
 def parse_patch(data: bytes) -> Patch:

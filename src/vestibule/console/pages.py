@@ -92,7 +92,14 @@ class Pages:
             finalize=_visible,
         )
         self._templates.filters.update(
-            marks=_marks, name=_name, usd=format_usd, scripts=scripts_note, words=_words, tone=_tone, stamp=_stamp
+            marks=_marks,
+            name=_name,
+            number=_number,
+            usd=format_usd,
+            scripts=scripts_note,
+            words=_words,
+            tone=_tone,
+            stamp=_stamp,
         )
 
     def message(self, alert: Alert, session: Session | None) -> str:
@@ -251,6 +258,10 @@ def _name(text: str) -> list[Part]:
 
 def _words(text: str) -> str:
     return text.replace("_", " ").replace("-", " ")
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
 
 
 def _tone(state: State) -> str:

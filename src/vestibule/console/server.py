@@ -61,6 +61,7 @@ class Server:
             lifespan="off",
             access_log=False,
             log_config=None,
+            log_level="warning",  # at its trace level uvicorn logs query strings
             server_header=False,
             proxy_headers=False,
             h11_max_incomplete_event_size=32 << 10,

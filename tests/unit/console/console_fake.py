@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from starlette.testclient import TestClient
+
+from vestibule.console.app import build_console_app
+from vestibule.console.guard import Origin
+from vestibule.console.sessions import Sessions
 from vestibule.core.clock import rfc3339
 from vestibule.core.errors import Refused
 from vestibule.core.ids import new_id, new_run_id
@@ -51,7 +57,7 @@ diff --git a/src/shop/cart.py b/src/shop/cart.py
 index 1111111111111111111111111111111111111111..2222222222222222222222222222222222222222 100644
 --- a/src/shop/cart.py
 +++ b/src/shop/cart.py
-@@ -10,9 +10,13 @@ class Cart:
+@@ -10,9 +10,12 @@ class Cart:
      def total(self) -> int:
          \"\"\"The sum in cents.\"\"\"
 -        return sum(item.price for item in self.items)
@@ -65,7 +71,7 @@ index 1111111111111111111111111111111111111111..22222222222222222222222222222222
 ~
      def clear(self) -> None:
          self.items.clear()
-@@ -40,3 +44,4 @@ class Voucher:
+@@ -40,3 +43,4 @@ class Voucher:
      def discount(self, subtotal: int) -> int:
 -        return subtotal * self.percent / 100
 +        # Whole cents, rounded down: prices are integers everywhere.
@@ -351,3 +357,66 @@ def patch_for(path: str, lines: list[str], *, sign: str = "+") -> bytes:
     names = f"--- /dev/null\n+++ b/{path}\n" if sign == "+" else f"--- a/{path}\n+++ /dev/null\n"
     body = "".join(f"{sign}{line}\n" for line in lines)
     return (head + names + f"@@ -{old} +{new} @@\n" + body).encode("utf-8", "surrogateescape")
+
+
+PORT = 8123
+ORIGIN = Origin("127.0.0.1", PORT)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Console:
+    """One console and the ways a test uses it."""
+
+    def __init__(self) -> None:
+        self.run = new_run()
+        self.runs = FakeRuns(sample_view(self.run))
+        self.clock = Clock()
+        self.moment = NOW
+        self.sessions = Sessions(ALICE, clock=self.clock)
+        self.app = build_console_app(
+            runs=self.runs,
+            decide=self.runs.decide,
+            sessions=self.sessions,
+            origin=ORIGIN,
+            clock=lambda: self.moment,
+        )
+
+    def visitor(self, *, raise_errors: bool = True) -> TestClient:
+        """A browser without a session."""
+        return TestClient(
+            self.app,
+            base_url=ORIGIN.url,
+            client=("127.0.0.1", 40000),
+            follow_redirects=False,
+            raise_server_exceptions=raise_errors,
+        )
+
+    def signed_in(self, *, raise_errors: bool = True) -> TestClient:
+        client = self.visitor(raise_errors=raise_errors)
+        assert client.get("/login", params={"token": self.sessions.issue_login()}).status_code == 303
+        return client
+
+    def form(self, page: str) -> dict[str, str]:
+        """The hidden fields of a page's decision form, with a choice and a reason."""
+        found = {
+            name: match[1]
+            for name in ("form_token", "seen")
+            if (match := re.search(rf'name="{name}" value="([^"]*)"', page))
+        }
+        return {**found, "choice": "approve", "reason": "Does what the ticket asks for."}
+
+    def post(self, client: TestClient, form: dict[str, str], **headers: str):  # type: ignore[no-untyped-def]
+        return client.post(
+            f"/runs/{self.run}/decision",
+            data=form,
+            headers={"origin": ORIGIN.url, "sec-fetch-site": "same-origin"} | headers,
+        )
