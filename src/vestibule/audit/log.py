@@ -225,7 +225,7 @@ class AuditLog:
                     batch = []
                 unsealed = self._sequencer.size - self._sequencer.sealed
                 due = unsealed >= SEAL_EVERY or (unsealed > 0 and time.monotonic() - sealed_at >= SEAL_SECONDS)
-                if seals or due or (stop and unsealed > 0):
+                if seals or due or stop:  # at the end also what another process left unsealed
                     self._seal(seals)
                     sealed_at = time.monotonic()
         except (sqlite3.Error, OSError, BrokenLog, BadNote, DependencyDown) as error:

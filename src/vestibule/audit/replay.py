@@ -25,6 +25,7 @@ class Replay:
     intents: dict[int, tuple[str, str, str | None]] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     last_time: str = ""
+    last_ms: int = 0
 
 
 def replay(connection: sqlite3.Connection, state: Replay, wanted: set[int]) -> None:
@@ -86,15 +87,15 @@ def _check_time(state: Replay, seq: int, stored_ms: int, fields: dict[str, Any])
     if clock:
         state.notices.add("clock.jump", f"Entry {seq} records that the clock jumped by {_jump(fields)} ms.", seq=seq)
     if moment == last:
-        return
-    state.last_time = moment
-    try:
-        ms = ms_of(moment)
-        back = ms_of(last) - ms if moment < last else 0
-    except ValueError:
-        state.problems.add("entry.malformed", f"Entry {seq}: its time is no time.", seq=seq)
-        state.last_time = last
-        return
+        ms = state.last_ms
+    else:
+        try:
+            ms = ms_of(moment)
+        except ValueError:
+            state.problems.add("entry.malformed", f"Entry {seq}: its time is no time.", seq=seq)
+            return
+    back = state.last_ms - ms
+    state.last_time, state.last_ms = moment, ms
     if ms != stored_ms:
         state.problems.add("entry.index", f"Entry {seq}: the time column does not say what the entry says.", seq=seq)
     if back > SKEW_MS and not (clock and fields["details"].get("last") == last):

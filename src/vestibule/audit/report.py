@@ -108,11 +108,11 @@ def detects(size: int, remembered: int, trailers: int) -> tuple[str, ...]:
 def does_not_detect(remembered: int, trailers: int) -> tuple[str, ...]:
     """What no such verification can see, said plainly."""
     known = max(remembered, trailers)
-    since = f"after entry {known} (the last known head)" if known else "of any entry (no earlier head is known)"
+    rest = f"entries after {known}, the last known head" if known else "any entry, since no earlier head is known"
     return (
         "an action that was never recorded: this proves what the log holds, not that everything reached it",
-        f"a rewrite {since} by someone with the log's key or administrator rights",
-        f"truncation to an older valid checkpoint {since}",
+        f"a rewrite by someone with the log's key: {rest}",
+        f"truncation or rollback to an older checkpoint: {rest}",
         "changes to entries that no checkpoint covers yet (at most 256 entries or one second of a running log)",
         "a different log shown to somebody else, without an independent witness to compare with",
         "a wrong clock: times are what the machine believed, only their order is checked",

@@ -157,10 +157,13 @@ def _checkpoint_notes(connection: sqlite3.Connection, problems: Findings) -> lis
         (int(size), str(note)) for size, note in connection.execute("SELECT size, note FROM checkpoints ORDER BY size")
     ]
     if not notes:
+        empty = connection.execute("SELECT 1 FROM entries LIMIT 1").fetchone() is None
         problems.add(
-            "checkpoint.missing",
-            "The log holds no signed checkpoint, so nothing vouches for its entries.",
-            next_step="If it has only just begun, let its program end; otherwise treat it as tampered with.",
+            "log.empty" if empty else "checkpoint.missing",
+            "The log is empty: there is nothing to verify."
+            if empty
+            else "The log holds no signed checkpoint, so nothing vouches for its entries.",
+            next_step="If it has only just begun, let its program run to its end; otherwise treat it as tampered with.",
         )
     return notes
 
