@@ -18,17 +18,21 @@ from pathlib import Path
 
 from vestibule.core.base import Noun
 from vestibule.core.canonical import canonical_json
+from vestibule.core.errors import DependencyDown
 from vestibule.core.ports import PolicyInput
-from vestibule.core.verdict import Ruling, Verdict, strictest
+from vestibule.core.verdict import Ruling, Verdict, strictest, strictest_ruling
 from vestibule.policy import lint
 from vestibule.policy.engine import VERSION, Answer, EngineError, Program, UndefinedDecision
 from vestibule.policy.layers import Layer, layers_digest, organisation_layers, repository_layer, shipped_layer
 from vestibule.policy.refusals import order, refusals_for
+from vestibule.policy.trial import QUIET_INPUT
 from vestibule.policy.worker import Worker
 
 CACHE_ENTRIES = 4096
 MAX_INPUT_BYTES = 256 * 1024
 TIMEOUT_SECONDS = 2.0
+SHIPPED_NAME = "shipped"
+_REINSTALL = "Run `vestibule policy lint`; install vestibule again if its own files were changed."
 
 
 class LayerAnswer(Noun):
@@ -57,12 +61,14 @@ class PolicySet:
     def __init__(self, layers: Sequence[Layer], *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Raises ConfigError or DependencyDown("policy") when any layer is not fit to decide."""
         for layer in layers:
-            lint.require_fit(layer)
+            if layer.name != SHIPPED_NAME:  # the shipped bundle is linted by the tests it is released with
+                lint.require_fit(layer)
         self.layers = tuple(layers)
         self._digest = layers_digest(self.layers, VERSION)
         self._worker: Worker[list[tuple[str, Program]]] = Worker(self._compile, timeout_seconds=timeout_seconds)
         self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
         self._lock = threading.Lock()
+        self._prove()
 
     @classmethod
     def load(
@@ -143,6 +149,27 @@ class PolicySet:
         if verdict.allowed:
             return not other.allowed
         return other.ruling.strictness < verdict.ruling.strictness or set(other.reasons) < set(verdict.reasons)
+
+    def _prove(self) -> None:
+        """Every layer compiles in this process, and the set denies what no policy names."""
+        try:
+            answers = self._ask(QUIET_INPUT)
+        except Exception as error:  # noqa: BLE001 - an engine that cannot be asked is down
+            self.close()
+            raise DependencyDown("policy", "The policy engine does not answer.", fact=str(error)[:300]) from None
+        if strictest_ruling(answer.ruling for answer in answers) is not Ruling.DENY:
+            self.close()
+            raise DependencyDown("policy", "The policy allows an action without a name.", fact="default deny is gone")
+        broken = [
+            answer
+            for answer in answers
+            if answer.error and (answer.layer == SHIPPED_NAME or answer.reasons != ("policy.undefined",))
+        ]
+        if broken:
+            self.close()
+            raise DependencyDown(
+                "policy", f"The {broken[0].layer} policy does not run.", fact=broken[0].error, person=_REINSTALL
+            )
 
     def _compile(self) -> list[tuple[str, Program]]:
         return [(layer.name, Program(layer.sources)) for layer in self.layers]

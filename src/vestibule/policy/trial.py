@@ -1,0 +1,90 @@
+"""Tries a policy in a process of its own before this one takes it in.
+
+Why: the engine is native code and ends its whole process on some sources it was not made for (regopy 1.5.2
+calls `std::terminate` on `with` around a call of one's own function). A policy written by others must be refused
+with a sentence, not take the supervisor with it.
+
+The child gets an empty environment and answers on its standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vestibule.core.errors import DependencyDown
+from vestibule.policy.engine import EngineError, Program, UndefinedDecision, parse_answer
+
+TIMEOUT_SECONDS = 20.0
+QUIET_INPUT: dict[str, Any] = {"action": "", "subject": {}, "resource": {}, "task": {}, "labels": {}, "facts": {}}
+
+
+def try_decisions(sources: Mapping[str, str]) -> str:
+    """What is wrong when the layer decides an empty request; "" when it answers or is undefined."""
+    result = _in_a_child(sources, ["answer = data.vestibule.decision"])[0]
+    if "error" in result:
+        return str(result["error"])
+    if "value" in result:
+        try:
+            parse_answer(result["value"])
+        except EngineError as error:
+            return str(error)
+    return ""
+
+
+def try_rules(sources: Mapping[str, str], names: Sequence[str]) -> list[tuple[bool, str]]:
+    """For each rule of the package: whether it is `true`, and else why not."""
+    found = []
+    for name in names:  # a child each: one that ends the engine says nothing about the others
+        result = _in_a_child(sources, [f"answer = data.vestibule.{name}"])[0]
+        passed = result.get("value") is True
+        found.append((passed, "" if passed else str(result.get("error", "the rule is not true"))))
+    return found
+
+
+def _in_a_child(sources: Mapping[str, str], queries: Sequence[str]) -> list[dict[str, Any]]:
+    """One of `{"value": …}`, `{"undefined": true}`, `{"error": …}` for each query.
+
+    Raises:
+        DependencyDown: `dependency.policy`: no child could be started.
+    """
+    request = json.dumps({"sources": dict(sources), "queries": list(queries)})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "vestibule.policy.trial"],
+            input=request.encode("utf-8"),
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            env={"LC_ALL": "C.UTF-8"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return [{"error": "the policy takes too long"}] * len(queries)
+    except OSError as error:
+        raise DependencyDown("policy", "The policy could not be tried out.", fact=str(error.strerror)) from None
+    if done.returncode != 0:
+        return [{"error": f"the engine cannot run this policy (it ended with {done.returncode})"}] * len(queries)
+    try:
+        results = json.loads(done.stdout)
+    except ValueError:
+        results = None
+    if not isinstance(results, list) or len(results) != len(queries):
+        return [{"error": "the engine gave no readable answer"}] * len(queries)
+    return results
+
+
+def _answer(sources: Mapping[str, str], query: str) -> dict[str, Any]:
+    try:
+        return {"value": Program(sources, query).value(QUIET_INPUT)}
+    except UndefinedDecision:
+        return {"undefined": True}
+    except EngineError as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    sys.stdout.write(json.dumps([_answer(asked["sources"], query) for query in asked["queries"]]))
