@@ -152,7 +152,9 @@ def _ignored(clone: Git, entries: list[TreeEntry], added: list[str]) -> set[str]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
         asked = b"".join(path.encode("utf-8") + b"\0" for path in added)
-        out = scratch.run(["check-ignore", "--no-index", "--stdin", "-z"], stdin=asked, ok_codes=(0, 1))
+        # check-ignore refuses literal pathspecs; accepted paths hold no colon, so none can be pathspec magic.
+        literal = {"GIT_LITERAL_PATHSPECS": "0"}
+        out = scratch.run(["check-ignore", "--no-index", "--stdin", "-z"], stdin=asked, env=literal, ok_codes=(0, 1))
     return {item.decode("utf-8") for item in out.split(b"\0") if item}
 
 

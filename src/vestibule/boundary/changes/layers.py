@@ -24,7 +24,7 @@ _HEX_MARKS = re.compile(rb"\\x|0x|\\u00|[^0-9A-Fa-f]")
 _ESCAPED = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\u00([0-9A-Fa-f]{2})|&#x([0-9A-Fa-f]{2});|\\([0-7]{3})")
 _DECIMAL = re.compile(rb"(?:(?<![0-9])[0-9]{2,3}[ ,;]{1,3}){8,}[0-9]{2,3}")
 _NO_TOKEN = re.compile(rb"[^A-Za-z0-9_]+")
-_NOT_JOINED = re.compile(rb"['\"`+,;()\[\]{}\\\s.|&]+")
+_NOT_JOINED = re.compile(rb"['\"`+,;()\[\]{}\\\s|&]+")
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 
@@ -40,7 +40,10 @@ def layers(text: bytes) -> Iterator[Layer]:
     """The text as it stands, then everything it decodes to."""
     yield Layer("", text)
     yield Layer("reversed", text[::-1])
-    yield Layer("split", _NOT_JOINED.sub(b"", text))
+    joined = _NOT_JOINED.sub(b"", text)
+    yield Layer("split", joined)
+    if b"." in joined:
+        yield Layer("split", joined.replace(b".", b""))
     for first in _decoded(text):
         yield first
         if len(first.data) >= 8:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from vestibule.boundary.changes.changeset import ChangeSet
 from vestibule.boundary.changes.guards import GUARDS, Guard, GuardContext
+from vestibule.boundary.changes.guards.secrets import reveals
 from vestibule.core.model import Finding
 from vestibule.core.verdict import Ruling, strictest_ruling
 
@@ -35,18 +36,27 @@ def examine(
                     fix="Report this: a guard must never fail.",
                 )
             )
-    return fingerprinted(_without_secrets(findings))
+    return fingerprinted(_without_secrets(findings, context))
 
 
-def _without_secrets(findings: list[Finding]) -> list[Finding]:
-    """No line of a file that holds a secret is quoted, by whatever guard."""
+WITHHELD = "⟦name withheld: it contains a secret⟧"
+
+
+def _without_secrets(findings: list[Finding], context: GuardContext) -> list[Finding]:
+    """No line of a file that holds a secret is quoted by any guard, and no name that is one is shown."""
     places = {f.place.path for f in findings if f.rule.startswith("change.secret.") and f.place}
-    return [
-        f.model_copy(update={"excerpt": ""})
-        if f.excerpt and f.place and f.place.path in places and not f.rule.startswith("change.secret.")
-        else f
-        for f in findings
-    ]
+    names = {path for path in places if reveals(path.encode("utf-8", "replace"), context.secrets)}
+    out: list[Finding] = []
+    for item in findings:
+        path = item.place.path if item.place else ""
+        update: dict[str, object] = {}
+        if path in places and item.excerpt and not item.rule.startswith("change.secret."):
+            update["excerpt"] = ""
+        if path in names and item.place:
+            update["place"] = item.place.model_copy(update={"path": WITHHELD})
+            update["message"] = item.message.replace(path, WITHHELD)
+        out.append(item.model_copy(update=update) if update else item)
+    return out
 
 
 def fingerprinted(findings: Iterable[Finding]) -> tuple[Finding, ...]:

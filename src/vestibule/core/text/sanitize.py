@@ -35,7 +35,7 @@ class Hidden:
 
 def find_hidden(text: str) -> list[Hidden]:
     """Every character that hides from a reader, in order. Kinds: bidi, tag, zero-width, variation, control, blank."""
-    if text.isascii() and not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
+    if text.isascii() and not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)", text):
         return []
     flags = [match.span() for match in _FLAG.finditer(text)]
     found: list[Hidden] = []

@@ -83,7 +83,7 @@ ROWS: tuple[Row, ...] = (
         "A failure is swallowed where checks run.",
         (
             "**/package.json",
-            "**/makefile*",
+            "**/makefile{,.*,-*}",
             "**/*.mk",
             "**/*.{sh,bash,yml,yaml,toml,ini,cfg}",
             "**/tox.ini",
@@ -126,7 +126,7 @@ ROWS: tuple[Row, ...] = (
         "change.review.remote_build_input",
         Ruling.HOLD,
         "An image is built from something remote.",
-        ("**/dockerfile*", "**/*.dockerfile", "**/containerfile*"),
+        ("**/dockerfile{,.*,-*}", "**/*.dockerfile", "**/containerfile{,.*,-*}"),
         re.compile(rb"(?i)^\s*(?:ADD\s+(?:--\S+\s+)*(?:https?|git|ftp)[:@]|FROM\s)"),
     ),
     Row(

@@ -103,7 +103,7 @@ def _known_formats(change: Change, text: bytes) -> Iterator[Finding]:
 def credentials(layer: Layer) -> Iterator[tuple[str, int, bytes]]:
     """(format, offset, variable part) of everything in the layer that has a credential's form."""
     for form in FORMATS:
-        if not any(word in layer.data for word in form.keywords):
+        if (form.by_context and layer.name == "split") or not any(word in layer.data for word in form.keywords):
             continue
         for match in form.pattern.finditer(layer.data):
             value = match.group(1)
@@ -187,6 +187,14 @@ def _joined(texts: list[bytes], secrets: Iterable[KnownSecret]) -> Iterator[Find
                 excerpt=secret.name,
                 fix=_FIX,
             )
+
+
+def reveals(text: bytes, secrets: Iterable[KnownSecret]) -> bool:
+    """Whether a short text holds a credential or a telling part of a known value as it stands."""
+    if any(True for _ in credentials(Layer("", text))):
+        return True
+    cores = (secret_core(secret.value) for secret in secrets)
+    return any(len(core) >= 8 and part_of(core, text) is not None for core in cores)
 
 
 def secret_core(value: bytes) -> bytes:

@@ -87,7 +87,7 @@ def _file(change: Change) -> Iterator[Finding]:
                 )
 
 
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0d-\x1f\x7f]")
 """A form feed is white space in C and Python sources and passes."""
 
 
