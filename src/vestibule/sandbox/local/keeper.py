@@ -74,9 +74,9 @@ class Keeper:
         self.inside = self._first_process(deadline)
         self.inside_fd = os.pidfd_open(self.inside)
         self._record()
-        privileged = os.geteuid() == 0
+        uid = os.geteuid()  # asked before we move: inside the sandbox's user namespace it reads otherwise
         new = {kind: _namespace(self.inside, kind) for kind in NAMESPACES}
-        listeners.enter_network(self.inside, privileged=privileged)
+        listeners.enter_network(self.inside, privileged=uid == 0)
         opened = {name: listeners.listen(address) for name, address in self.config["addresses"].items()}
         facts = self._settled(deadline)
         shared = [kind for kind in NAMESPACES if kind not in ("mnt", "user") and new[kind] == own[kind]]
@@ -86,7 +86,7 @@ class Keeper:
             raise StartFailed(f"namespaces are not new: {', '.join(shared)}")
         if facts.get("NoNewPrivs") != "1":
             raise StartFailed("no_new_privs is not set")
-        expected = self.config["uid"] if self.config["uid"] is not None else os.geteuid()
+        expected = self.config["uid"] if self.config["uid"] is not None else uid
         if {int(item) for item in facts["Uid"].split()} != {_seen_uid(expected)}:
             raise StartFailed(f"the sandbox runs as uid {facts['Uid']}, not as {expected}")
         message = {

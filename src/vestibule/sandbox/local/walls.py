@@ -275,7 +275,8 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
         )
     if walls["cgroup"].state == "down" and said == "EAGAIN":
         walls["cgroup"] = Wall(
-            state="down", proved_by=f"{walls['cgroup'].proved_by} (rlimits stopped a fork bomb at {forks})"
+            state="down",
+            proved_by=f"{walls['cgroup'].proved_by} (rlimits: fork bomb ended at {forks}, memory hog: {found.get('hog')})",
         )
     walls["own_uid"] = Wall(
         state="up" if root else "down",
