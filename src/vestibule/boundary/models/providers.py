@@ -8,13 +8,12 @@ Rules it keeps:
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from vestibule.config.schema import KeySource, Provider
-from vestibule.core.errors import ConfigError, DependencyDown
+from vestibule.config.schema import Provider
+from vestibule.core.errors import ConfigError
+from vestibule.identity.keys import read_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,35 +108,11 @@ def upstream_for(
             raise ConfigError(f"the scripted provider {name!r} is not running")
         url, secret = scripted
         return Upstream(name, "scripted", url.rstrip("/"), model, lambda: secret)
-    known = os.environ if environ is None else environ
+    source = provider.key
     return Upstream(
-        name, provider.api, provider.base_url.rstrip("/"), model, lambda: read_key(name, provider.key, known)
+        name,
+        provider.api,
+        provider.base_url.rstrip("/"),
+        model,
+        lambda: read_key(source, environ) if source is not None else "",
     )
-
-
-def read_key(provider: str, source: KeySource | None, environ: Mapping[str, str]) -> str:
-    """The provider's key, now.
-
-    Raises:
-        DependencyDown: `provider_key`.
-    """
-    if source is None:
-        return ""
-    place = f"the variable {source.env}" if source.env else f"the file {source.file}"
-    key = ""
-    if source.env:
-        key = environ.get(source.env, "").strip()
-    elif source.file:
-        try:
-            key = Path(source.file).expanduser().read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            key = ""
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise DependencyDown(
-            "provider_key",
-            f"The key of the model provider {provider!r} is missing.",
-            fact=f"expected in {place}",
-            agent="Stop here; a person has to provide the key outside the sandbox.",
-            person=f"Set {place} for the process that runs vestibule, then resume the run.",
-        )
-    return key

@@ -152,7 +152,9 @@ class House:
         self.gateway = build_models_app(
             crossing=Crossing(decider=self.decider, audit=self.audit),
             authenticate=self.authenticate,
-            upstream=Upstream("test", "anthropic", address, model or self.model, self.key or (lambda: self.provider_key)),
+            upstream=Upstream(
+                "test", "anthropic", address, model or self.model, self.key or (lambda: self.provider_key)
+            ),
             ledger=self.ledger,
             prices=self.prices or table(),
             task=self.task(),

@@ -15,11 +15,11 @@ import pytest
 from models_house import MODEL, RUN, House
 from sqlalchemy import select, text
 
-from vestibule.boundary.models.providers import read_key
 from vestibule.boundary.models.upstream import UpstreamLimits
 from vestibule.config.schema import KeySource
 from vestibule.core.errors import DependencyDown
 from vestibule.cost.prices import PriceBook
+from vestibule.identity.keys import read_key
 from vestibule.store import tables
 
 HELLO = "version: 1\nturns: [{text: Hello, usage: {input_tokens: 5, output_tokens: 6}}]\n"
@@ -112,7 +112,7 @@ def test_run_without_opened_ceilings_is_refused(house: House) -> None:
 
 def test_missing_provider_key_is_said_plainly_and_nothing_leaves(house: House) -> None:
     provider = house.scripted(HELLO)
-    house.key = lambda: read_key("anthropic", KeySource(env="MODEL_KEY_FOR_TESTS"), {})
+    house.key = lambda: read_key(KeySource(env="MODEL_KEY_FOR_TESTS"), {})
     url = house.open(provider)
     refused(house, url, "dependency.provider_key")
     assert provider.requests == 0
@@ -122,7 +122,7 @@ def test_missing_provider_key_is_said_plainly_and_nothing_leaves(house: House) -
 
 def test_key_is_read_at_request_time(house: House) -> None:
     environ: dict[str, str] = {}
-    house.key = lambda: read_key("anthropic", KeySource(env="MODEL_KEY_FOR_TESTS"), environ)
+    house.key = lambda: read_key(KeySource(env="MODEL_KEY_FOR_TESTS"), environ)
     url = house.open(house.scripted(HELLO))
     refused(house, url, "dependency.provider_key")
     environ["MODEL_KEY_FOR_TESTS"] = house.provider_key
@@ -191,7 +191,9 @@ class RawProvider:
                 while b"\r\n\r\n" not in data:
                     data += connection.recv(65536)
                 head, _, rest = data.partition(b"\r\n\r\n")
-                length = next(int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length"))
+                length = next(
+                    int(x.split(b":")[1]) for x in head.lower().split(b"\r\n") if x.startswith(b"content-length")
+                )
                 while len(rest) < length:
                     rest += connection.recv(65536)
                 self.requests += 1
@@ -208,7 +210,9 @@ class RawProvider:
         self._sock.close()
 
 
-def http(body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = "", length: int = -1) -> bytes:
+def http(
+    body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = "", length: int = -1
+) -> bytes:
     size = len(body) if length < 0 else length
     return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n{more}\r\n".encode() + body
 
@@ -279,7 +283,9 @@ def test_provider_down_is_an_error_without_cost(house: House) -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, "rate_limit_error"), (500, "api_error"), (529, "overloaded_error")])
-def test_provider_errors_pass_with_status_and_retry_after_and_cost_nothing(house: House, status: int, kind: str) -> None:
+def test_provider_errors_pass_with_status_and_retry_after_and_cost_nothing(
+    house: House, status: int, kind: str
+) -> None:
     body = json.dumps({"type": "error", "error": {"type": kind, "message": "later"}}).encode()
 
     def check(url: str, _: RawProvider) -> None:
@@ -298,9 +304,7 @@ def test_provider_errors_pass_with_status_and_retry_after_and_cost_nothing(house
 
 
 def test_content_length_that_lies_is_an_error_and_charges_the_hold(house: House) -> None:
-    behind(
-        house, http(GOOD, length=len(GOOD) + 50), check=lambda url, _: refused(house, url, "dependency.provider")
-    )
+    behind(house, http(GOOD, length=len(GOOD) + 50), check=lambda url, _: refused(house, url, "dependency.provider"))
     assert holds(house) == ["charged"]
     assert outcome(house)["charged_hold"] is True
     assert house.ledger.usage(RUN).cost_nano_usd > 0
@@ -356,9 +360,7 @@ def test_answer_that_is_no_message_is_refused(house: House, body: bytes) -> None
 
 
 def test_page_of_a_middlebox_is_refused(house: House) -> None:
-    behind(
-        house, http(b"<html>", kind="text/html"), check=lambda url, _: refused(house, url, "dependency.provider")
-    )
+    behind(house, http(b"<html>", kind="text/html"), check=lambda url, _: refused(house, url, "dependency.provider"))
 
 
 def stream(house: House, url: str) -> tuple[str, Any]:
@@ -373,7 +375,7 @@ def stream(house: House, url: str) -> tuple[str, Any]:
 
 
 def test_stream_passes_byte_for_byte(house: House) -> None:
-    odd = b": a comment\n\n" + START.replace(b"\n", b"\r\n") + b"event: ping\ndata: {\"type\": \"ping\"}\n\n" + BLOCK + END
+    odd = b": a comment\n\n" + START.replace(b"\n", b"\r\n") + b'event: ping\ndata: {"type": "ping"}\n\n' + BLOCK + END
 
     def check(url: str, _: RawProvider) -> None:
         response = sdk(house, url).messages.with_raw_response.create(
@@ -394,7 +396,7 @@ def test_stream_that_dies_ends_with_an_error_event_and_charges_the_whole_output(
         assert words == "Half"
         assert "dependency.provider" in str(error)
 
-    behind(house, SSE + START + BLOCK + b"event: content_block_delta\ndata: {\"type\": \"conte", check=check)
+    behind(house, SSE + START + BLOCK + b'event: content_block_delta\ndata: {"type": "conte', check=check)
     usage = house.ledger.usage(RUN)
     assert (usage.input_tokens, usage.output_tokens) == (40, 100)
     assert outcome(house)["error"] == "dependency.provider"

@@ -1,0 +1,154 @@
+"""The incremental parser of event streams: however the bytes are split, nothing is lost, added or miscounted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vestibule.boundary.models.wire.anthropic import (
+    Frames,
+    StreamUsage,
+    WireError,
+    error_event,
+    is_error,
+    read_message,
+    read_usage,
+    word,
+)
+from vestibule.cost.prices import Tokens
+
+
+def event(value: dict[str, Any], end: bytes = b"\n") -> bytes:
+    return b"event: " + value["type"].encode() + end + b"data: " + json.dumps(value).encode() + end + end
+
+
+START = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}
+DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+STOP = {"type": "message_stop"}
+TEXT = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a\n\nb usage ü"}}
+
+
+def stream(end: bytes = b"\n") -> bytes:
+    return b"".join(event(value, end) for value in (START, TEXT, DELTA, STOP)) + b": comment" + end + end
+
+
+def feed(parts: list[bytes]) -> tuple[bytes, StreamUsage]:
+    frames, seen, out = Frames(), StreamUsage(), b""
+    for part in parts:
+        for frame in frames.feed(part):
+            seen.see(frame)
+            out += frame.raw
+    return out + frames.rest, seen
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_split_at_every_byte_changes_nothing(end: bytes) -> None:
+    data = stream(end)
+    for cut in range(len(data) + 1):
+        out, seen = feed([data[:cut], data[cut:]])
+        assert out == data
+        assert seen.tokens == Tokens(input=9, output=5)
+        assert (seen.started, seen.reported, seen.stopped) == (True, True, True)
+    out, seen = feed([data[i : i + 1] for i in range(len(data))])
+    assert out == data
+    assert seen.stopped
+
+
+@given(st.lists(st.integers(0, 400), max_size=12))
+def test_any_split_changes_nothing(cuts: list[int]) -> None:
+    data = stream(b"\r\n")
+    marks = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    out, seen = feed([data[a:b] for a, b in itertools.pairwise(marks)])
+    assert out == data
+    assert seen.tokens.output == 5
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_come_out_as_they_went_in(data: bytes) -> None:
+    frames = Frames()
+    out = b"".join(frame.raw for frame in frames.feed(data[:100]) + frames.feed(data[100:]))
+    assert out + frames.rest == data
+
+
+def test_output_is_the_largest_cumulative_report_never_the_sum() -> None:
+    _, seen = feed([event(START)] + [event({**DELTA, "usage": {"output_tokens": n}}) for n in (10, 20, 15)])
+    assert seen.tokens.output == 20
+
+
+def test_an_explicit_zero_is_a_zero() -> None:
+    _, seen = feed([event(START), event({**DELTA, "usage": {"output_tokens": 0}}), event(STOP)])
+    assert seen.reported
+    assert seen.tokens.output == 0
+
+
+def test_the_placeholder_of_message_start_is_no_report() -> None:
+    _, seen = feed([event(START), event(STOP)])
+    assert not seen.reported
+
+
+def test_event_name_may_be_missing() -> None:
+    _, seen = feed([b"data: " + json.dumps(value).encode() + b"\n\n" for value in (START, DELTA, STOP)])
+    assert (seen.started, seen.reported, seen.stopped) == (True, True, True)
+
+
+def test_later_reports_may_correct_input_upwards() -> None:
+    _, seen = feed([event(START), event({**DELTA, "usage": {"output_tokens": 5, "input_tokens": 30}})])
+    assert seen.tokens.input == 30
+
+
+def test_a_frame_without_end_is_bounded() -> None:
+    frames = Frames(max_frame=100)
+    with pytest.raises(WireError):
+        frames.feed(b"data: " + b"x" * 200)
+
+
+@pytest.mark.parametrize("data", [b"data: nope\n\n", b"data: [1]\n\n", b"data: " + b"[" * 5000 + b"\n\n"])
+def test_events_that_are_no_objects_are_errors(data: bytes) -> None:
+    with pytest.raises(WireError):
+        feed([data])
+
+
+def test_cache_kinds_are_told_apart() -> None:
+    usage = {
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "cache_read_input_tokens": 3,
+        "cache_creation_input_tokens": 10,
+        "cache_creation": {"ephemeral_5m_input_tokens": 6, "ephemeral_1h_input_tokens": 4},
+    }
+    assert read_usage(usage) == Tokens(input=1, cache_read=3, cache_write_5m=6, cache_write_1h=4, output=2)
+    assert read_usage({"cache_creation_input_tokens": 7}).cache_write_5m == 7
+
+
+@pytest.mark.parametrize("value", [-1, True, 1.5, "9", None, [], 10**30])
+def test_nonsense_counts_are_not_believed(value: Any) -> None:
+    tokens = read_usage({"input_tokens": value, "output_tokens": value})
+    assert all(0 <= count <= 10**9 for count in tokens)
+    if not isinstance(value, int) or isinstance(value, bool):
+        assert tokens == Tokens()
+
+
+def test_message_without_usage_reports_none() -> None:
+    assert read_message(b'{"type": "message"}') == (None, "")
+    assert read_message(b'{"usage": {"input_tokens": 3}}')[0] is None
+
+
+def test_only_the_apis_error_object_counts_as_its_error() -> None:
+    assert is_error(b'{"type": "error", "error": {"type": "overloaded_error"}}')
+    assert not is_error(b"<html>")
+    assert not is_error(b'{"error": "x"}')
+
+
+def test_error_event_is_one_whole_frame() -> None:
+    (frame,) = Frames().feed(error_event("api_error", "a\n\nb", {"rule": "x"}))
+    assert json.loads(frame.data)["error"]["message"] == "a\n\nb"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("end_turn", "end_turn"), ("END\n", ""), (5, ""), ("x" * 99, "")])
+def test_only_enumeration_words_of_the_provider_are_kept(value: Any, expected: str) -> None:
+    assert word(value) == expected
