@@ -103,10 +103,13 @@ def install_pre_receive(path: Path, protected: Sequence[str]) -> Path:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-        # link, not rename: a hook that appeared meanwhile is never replaced.
-        os.link(temporary, hook)
-    except FileExistsError:
-        raise UsageError(f"{hook} exists and is not replaced.", next_step="Install again after moving it.") from None
+        try:
+            # link, not rename: a hook that appeared meanwhile is never replaced.
+            os.link(temporary, hook)
+        except FileExistsError:
+            raise UsageError(
+                f"{hook} exists and is not replaced.", next_step="Install again after moving it."
+            ) from None
     except OSError as error:
         raise DependencyDown("forge", f"The hook {hook} cannot be written.", fact=error.strerror or "") from None
     finally:
