@@ -6,12 +6,15 @@ Rules it keeps:
 2. Sources that lie under folders which that uid may not enter are shown through a private mount namespace with a
    staging folder; the host's own permissions are not touched.
 3. The last component of a mount source is never followed as a symbolic link.
-4. Only the descriptors bubblewrap needs survive; it closes them before the program starts.
+4. Signals are at their defaults: what we ignore, the program must not ignore by inheritance.
+5. Only the descriptors bubblewrap needs survive; it closes them before the program starts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -76,6 +79,10 @@ def _launch(
     arguments = content(b"".join(os.fsencode(item) + b"\0" for item in options))
     for fd in (status, block, *kept):
         os.set_inheritable(fd, True)
+    for signal_number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError):  # real-time signals that the C library keeps for itself
+            signal.signal(signal_number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.chdir("/")
     os.umask(0o022)
     os.execve(  # noqa: S606 - an absolute path and a list
