@@ -10,6 +10,7 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from typing import Any, Final
 from vestibule.core.base import Noun
 from vestibule.core.canonical import canonical_json, digest_bytes
 from vestibule.core.clock import parse_rfc3339, rfc3339
+from vestibule.core.labels import Confidentiality, Integrity
 from vestibule.core.model import Event
 
 VERSION: Final = 1
@@ -27,15 +29,32 @@ _ROOM: Final = 256  # for sequence number and time, not yet known when an entry 
 _SHOWN: Final = 1_024  # characters kept of a resource that is too long
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_STRINGS: Final = ("action", "actor", "input_digest", "policy_digest", "resource", "run")
-KEYS: Final = frozenset(
-    (
-        *_STRINGS,
-        *("attempt", "details", "intent", "labels", "oversize", "phase", "reasons", "result"),
-        *("seq", "subject", "time", "v", "verdict"),
-    )
-)
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "action": (str,),
+    "actor": (str,),
+    "attempt": (int,),
+    "details": (dict,),
+    "input_digest": (str,),
+    "intent": (int, type(None)),
+    "labels": (dict,),
+    "oversize": (dict,),
+    "phase": (str,),
+    "policy_digest": (str,),
+    "reasons": (list,),
+    "resource": (str,),
+    "result": (str,),
+    "run": (str,),
+    "seq": (int,),
+    "subject": (str,),
+    "time": (str,),
+    "v": (int,),
+    "verdict": (str, type(None)),
+}
+KEYS: Final = frozenset(_TYPES)
+_SHAPES: Final = frozenset(itertools.product(*(_TYPES[key] for key in sorted(_TYPES))))
 _LABELS: Final = frozenset(("confidentiality", "integrity"))
+_INTEGRITY: Final = frozenset(item.value for item in Integrity)
+_SECRECY: Final = frozenset(item.value for item in Confidentiality)
 _SUBJECTS: Final = frozenset(("agent", "probe", "person", "system"))
 _RESULTS: Final = frozenset(("ok", "failed", "unknown"))
 _VERDICTS: Final = frozenset(("allow", "hold", "deny", None))
@@ -76,7 +95,7 @@ class Entry(Noun):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An event in canonical form, with gaps where sequence number and time will stand."""
+    """An event in canonical form without its number and time. Keys sort as `…, run, seq, subject, time, v, …`."""
 
     event: Event
     run: str
@@ -87,13 +106,8 @@ class Prepared:
 
     def entry(self, seq: int, time: str) -> bytes:
         """The entry's bytes."""
-        return b'%b,"seq":%d,%b,"time":"%b",%b' % (
-            self.before_seq,
-            seq,
-            self.before_time,
-            time.encode("ascii"),
-            self.after_time,
-        )
+        moment = time.encode("ascii")
+        return b"%b%d%b%b%b" % (self.before_seq, seq, self.before_time, moment, self.after_time)
 
 
 def prepare(event: Event) -> Prepared:
@@ -104,7 +118,7 @@ def prepare(event: Event) -> Prepared:
     """
     _check_phase(event)
     try:
-        fields = _clean(_fields(event), 0)
+        fields = _fields(event)
         prepared = _assemble(event, fields)
         if _size(prepared) > MAX_ENTRY:
             fields, oversize = dict(fields), {}
@@ -168,29 +182,25 @@ def as_entry(fields: dict[str, Any]) -> Entry:
 def _check_shape(fields: Any) -> None:
     if type(fields) is not dict or fields.keys() != KEYS:
         raise ValueError("it has other fields than an entry has")
+    # Canonical bytes put the keys in order, so the types of all values are one comparison.
+    if tuple(map(type, fields.values())) not in _SHAPES:
+        raise ValueError("a field has another type than an entry's")
     if fields["v"] != VERSION:
-        raise ValueError(f"its version is {fields['v']!r}")
-    if type(fields["seq"]) is not int or type(fields["attempt"]) is not int:
-        raise ValueError("its numbers are no integers")
-    if any(type(fields[name]) is not str for name in _STRINGS):
-        raise ValueError("a text field is no text")
-    if type(fields["time"]) is not str or len(fields["time"]) != 24 or fields["time"][-1] != "Z":
+        raise ValueError(f"its version is {fields['v']}")
+    if len(fields["time"]) != 24 or fields["time"][-1] != "Z":
         raise ValueError("its time is not UTC with milliseconds")
-    if type(fields["reasons"]) is not list or any(type(reason) is not str for reason in fields["reasons"]):
+    if not all(type(reason) is str for reason in fields["reasons"]):
         raise ValueError("its reasons are no list of names")
     labels = fields["labels"]
-    if type(labels) is not dict or labels.keys() != _LABELS or any(type(item) is not str for item in labels.values()):
-        raise ValueError("its labels are malformed")
-    if type(fields["details"]) is not dict or type(fields["oversize"]) is not dict:
-        raise ValueError("its details are malformed")
-    for name, allowed in (("subject", _SUBJECTS), ("verdict", _VERDICTS)):
-        if fields[name].__hash__ is None or fields[name] not in allowed:
-            raise ValueError(f"its {name} is unknown")
+    if labels.keys() != _LABELS or labels["integrity"] not in _INTEGRITY or labels["confidentiality"] not in _SECRECY:
+        raise ValueError("its labels are unknown")
+    if fields["subject"] not in _SUBJECTS or fields["verdict"] not in _VERDICTS:
+        raise ValueError("its subject or verdict is unknown")
     if fields["phase"] == "intent":
         if fields["intent"] is not None or fields["result"] != "":
             raise ValueError("an intent neither names an intent nor has a result")
     elif fields["phase"] == "outcome":
-        if type(fields["intent"]) is not int or fields["result"] not in _RESULTS:
+        if fields["intent"] is None or fields["result"] not in _RESULTS:
             raise ValueError("an outcome names its intent and has a result")
     else:
         raise ValueError("its phase is neither intent nor outcome")
@@ -204,17 +214,16 @@ def _check_phase(event: Event) -> None:
 
 
 def _fields(event: Event) -> dict[str, Any]:
+    """The fields that sort before `seq`. Only `details` can hold what JSON cannot carry."""
+    labels = event.labels
     return {
         "action": event.action,
         "actor": event.actor,
         "attempt": event.attempt,
-        "details": event.details,
+        "details": _clean(event.details, 0) if event.details else {},
         "input_digest": event.input_digest,
         "intent": event.intent,
-        "labels": {
-            "confidentiality": event.labels.confidentiality.value,
-            "integrity": event.labels.integrity.value,
-        },
+        "labels": {"confidentiality": labels.confidentiality.value, "integrity": labels.integrity.value},
         "oversize": {},
         "phase": event.phase,
         "policy_digest": event.policy_digest,
@@ -222,24 +231,23 @@ def _fields(event: Event) -> dict[str, Any]:
         "resource": event.resource,
         "result": event.result,
         "run": event.run,
-        "subject": event.subject,
-        "v": VERSION,
-        "verdict": event.verdict.value if event.verdict else None,
     }
 
 
 def _assemble(event: Event, fields: dict[str, Any]) -> Prepared:
-    def part(low: str, high: str) -> bytes:
-        return _ENCODER.encode({key: value for key, value in fields.items() if low < key < high}).encode("utf-8")
-
+    verdict = event.verdict.value if event.verdict else None
     return Prepared(
         event=event,
-        run=fields["run"],
-        action=fields["action"],
-        before_seq=part("", "seq")[:-1],
-        before_time=part("seq", "time")[1:-1],
-        after_time=part("time", "~")[1:],
+        run=event.run,
+        action=event.action,
+        before_seq=_bytes(fields)[:-1] + b',"seq":',
+        before_time=b',"subject":%b,"time":"' % _bytes(event.subject),
+        after_time=b'","v":%d,"verdict":%b}' % (VERSION, _bytes(verdict)),
     )
+
+
+def _bytes(value: Any) -> bytes:
+    return _ENCODER.encode(value).encode("utf-8")
 
 
 def _size(prepared: Prepared) -> int:
