@@ -24,12 +24,12 @@ from vestibule.core.text.sanitize import one_line
 
 _PLAIN_ATTRIBUTES = frozenset({"href", "src", "alt", "title", "align", "open", "id", "name", "colspan", "rowspan"})
 _PLAIN_TAGS = frozenset(
-    "a b blockquote br center code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img ins kbd li ol p pre q "
-    "s samp small span strike strong sub summary sup table tbody td tfoot th thead tr tt ul var".split()  # noqa: SIM905
+    "a b blockquote br center code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img ins kbd li ol p pre q "  # noqa: SIM905
+    "s samp small span strike strong sub summary sup table tbody td tfoot th thead tr tt ul var".split()
 )
 _ACTIVE_TAGS = frozenset(
-    "applet audio base button canvas embed form frame frameset head html iframe input link math meta noscript object "
-    "param script select slot source style svg template textarea title video".split()  # noqa: SIM905
+    "applet audio base button canvas embed form frame frameset head html iframe input link math meta noscript object "  # noqa: SIM905
+    "param script select slot source style svg template textarea title video".split()
 )
 _NO_SIZE = re.compile(r"\s*0*1?(?:\.[0-9]+)?\s*(?:px|%|em|pt)?\s*\Z", re.IGNORECASE)
 _CHECKBOX = re.compile(r"\[[ xX]\]\s+")

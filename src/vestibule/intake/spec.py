@@ -28,9 +28,9 @@ MAX_NOTICES = 40
 TITLE_CHARS = 120
 
 _GOVERNING = frozenset(
-    "role roles scope read write tools commands network hosts registries agent agents model models adapter provider "
+    "role roles scope read write tools commands network hosts registries agent agents model models adapter provider "  # noqa: SIM905
     "approvals approve gates gate review reviewers self_approval budget usd tokens policy sandbox verify scanners base "
-    "branch protected changes permissions secrets env".split()  # noqa: SIM905
+    "branch protected changes permissions secrets env".split()
 )
 _ACCEPTANCE = re.compile(r"\b(?:acceptance|definition of done|done when|criteria)\b", re.IGNORECASE)
 _REQUIREMENTS = re.compile(r"\b(?:requirements?|tasks?|to-?do|what to do|must|goals?)\b", re.IGNORECASE)
