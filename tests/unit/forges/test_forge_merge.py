@@ -313,6 +313,28 @@ def test_the_same_request_makes_the_same_commit(change: Change) -> None:
     assert change.forge.merge(request).commit == first
 
 
+def test_a_sha256_repository_merges_too(tmp_path: Path) -> None:
+    place, work = tmp_path / "repo", tmp_path / "work"
+    git(tmp_path, "init", "-q", "-b", "main", "--object-format=sha256", str(place))
+    base = commit_files(place, {"src/a.py": b"old\n", "gone": b"x\n"})
+    git(tmp_path, "clone", "-q", str(place), str(work))
+    head = commit_files(work, {"src/a.py": b"new\n", "gone": None, "b": b"b\n"})
+    forge = GitForge.open(place, "main")
+    forge.propose(RUN, work, head)
+    binding = GateBinding(
+        head_commit=head,
+        tree=git(work, "rev-parse", "HEAD^{tree}"),
+        base_commit=base,
+        policy_digest="p",
+        findings_digest="f",
+        target=TARGET,
+    )
+    change = Change(place, forge, base, head, binding, work)
+    assert forge.merge(change.request()).state == "merged"
+    assert git(place, "status", "--porcelain") == ""
+    assert sorted(path.name for path in place.iterdir()) == [".git", "b", "src"]
+
+
 def test_describe_says_where_and_what_it_is_no_wall_against(change: Change) -> None:
     told = change.forge.describe()
     assert told["kind"] == "git"
