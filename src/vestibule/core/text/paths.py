@@ -68,6 +68,8 @@ def normalise_path(text: str, *, allow_root: bool = False) -> str:
     if unicodedata.normalize("NFC", text) != text:
         raise PathRefused("path.unicode", "The path is not in Unicode normal form C.", "Send the name NFC-normalised.")
     segments = [part for part in text.split("/") if part not in ("", ".")]
+    if segments and segments[0].startswith("~"):  # "./~": the normal form must be its own normal form
+        raise PathRefused("path.absolute", "The path begins with '~'.", "Give it relative to the workspace.")
     for part in segments:
         _check_segment(part)
     if text.endswith("/.") or (not segments and not allow_root):
