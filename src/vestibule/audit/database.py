@@ -20,6 +20,8 @@ from urllib.parse import quote
 from vestibule.audit.tree import HASH_SIZE, NodeReader
 
 FILE: Final = "log.db"
+MAX_VALUE: Final = 8 << 20
+"""Bytes of the largest value a reader takes; ours are far smaller."""
 APPLICATION_ID: Final = 0x56455354  # "VEST"
 
 SCHEMA: Final = (
@@ -97,6 +99,7 @@ def open_reader(path: Path, *, busy_ms: int = 5_000) -> sqlite3.Connection:
     try:
         _harden(connection)
         connection.execute("PRAGMA query_only=ON")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         connection.execute("BEGIN")
         check_schema(connection)
     except BaseException:

@@ -168,7 +168,10 @@ def parse_entry(body: bytes) -> dict[str, Any]:
         raise ValueError(f"it is no JSON of ours ({type(error).__name__})") from None
     if not canonical:
         raise ValueError("it is not in canonical form")
-    _check_shape(fields)
+    try:
+        _check_shape(fields)
+    except TypeError:  # a list where a name belongs
+        raise ValueError("a field has another type than an entry's") from None
     found: dict[str, Any] = fields
     return found
 

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vestibule.audit.database import BrokenLog
 from vestibule.audit.entry import ms_of, parse_entry
 from vestibule.audit.report import RESTORE, Findings
 from vestibule.audit.tree import CompactRange, leaf_hash
@@ -34,6 +35,8 @@ def replay(connection: sqlite3.Connection, state: Replay, wanted: set[int]) -> N
     expected = 1
     for row in connection.execute(_ENTRIES):
         seq, hashes, body = row[0], row[6], row[7]
+        if type(hashes) is not bytes or type(body) is not bytes:
+            raise BrokenLog(f"the row of entry {seq} holds other types than the schema allows")
         if seq != expected:
             problems.add("entry.sequence", f"Entry {expected} is missing: {seq} stands in its place.", seq=expected)
         expected = seq + 1

@@ -115,7 +115,9 @@ def _snapshot(folder: Path) -> Iterator[sqlite3.Connection]:
         raise BrokenLog(f"{path} is missing, though a log is known there")
     try:
         connection = open_reader(path)
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if "unable to open" not in str(error) and "readonly" not in str(error):
+            raise
         with tempfile.TemporaryDirectory(prefix="vestibule-verify-") as copy:
             for name in (FILE, FILE + "-wal"):
                 if (folder / name).exists():

@@ -12,7 +12,7 @@ import pytest
 from audit_helpers import Adversary, Place, Row, event, rules
 
 from vestibule.audit.checkpoint import Checkpoint
-from vestibule.audit.database import FILE
+from vestibule.audit.database import FILE, SCHEMA
 from vestibule.audit.keys import HEAD_FILE, KEY_FILE
 from vestibule.audit.log import AuditLog
 from vestibule.audit.note import SigningKey
@@ -401,3 +401,23 @@ def test_triggers_stop_what_is_not_an_append(place: Place) -> None:
         ):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 connection.execute(statement)
+
+
+@pytest.mark.parametrize("body", ["x'00'", "zeroblob(20000000)", "x'5b5b'"])
+def test_hostile_rows_are_found_and_never_crash_the_verifier(place: Place, body: str) -> None:
+    Adversary(place).run(f"UPDATE entries SET body = {body} WHERE seq = 3")
+    assert not place.verify().ok
+
+
+def test_a_row_of_other_types_than_the_schema_allows_is_found(place: Place) -> None:
+    """A hostile file need not have been written through SQLite's own checks."""
+    loose = SCHEMA[0].replace(") STRICT", ")")
+    with Adversary(place).database() as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'entries'", (loose,))
+        connection.execute("PRAGMA writable_schema=RESET")
+        connection.execute("UPDATE entries SET body = 'text', hashes = 5 WHERE seq = 3")
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'entries'", (SCHEMA[0],))
+        connection.execute("PRAGMA writable_schema=RESET")
+    assert rules(place.verify()) == {"log.unreadable"}

@@ -93,6 +93,43 @@ def test_an_entry_reads_back_from_its_own_bytes_whatever_it_holds(details: Any, 
     assert (entry.seq, entry.time, entry.event.resource) == (seq, "2027-01-15T08:00:00.123Z", resource)
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_whatever_stands_in_an_entrys_place_is_read_or_refused(data: st.DataObject) -> None:
+    body = prepare(event(details={"a": 1}, reasons=("x",))).entry(1, time_of(1_800_000_000_123))
+    fields = json.loads(body)
+    name = data.draw(st.sampled_from([*sorted(fields), "other", "labels.integrity"]))
+    value = data.draw(JSON)
+    if name == "labels.integrity":
+        fields["labels"]["integrity"] = value
+    else:
+        fields[name] = value
+    try:
+        bent = canonical_json(fields)
+    except ValueError:
+        return
+    try:
+        as_entry(parse_entry(bent))
+    except ValueError:
+        return
+    assert type(fields["seq"]) is int
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
+def test_bytes_that_are_no_entry_are_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_entry(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 60_000, b'{"a":' * 12_000, b"1" * 60_000, b'{"v":1.0}', b'{"v":NaN}', b"x" * 70_000]
+)
+def test_hostile_json_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_entry(body)
+
+
 @pytest.mark.parametrize(
     "details",
     [
