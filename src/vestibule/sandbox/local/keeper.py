@@ -75,15 +75,11 @@ class Keeper:
         self.inside_fd = os.pidfd_open(self.inside)
         self._record()
         uid = os.geteuid()  # asked before we move: inside the sandbox's user namespace it reads otherwise
-        new = {kind: _namespace(self.inside, kind) for kind in NAMESPACES}
+        self._all_new(own)  # before anything is bound in a network that might be the host's
         listeners.enter_network(self.inside, privileged=uid == 0)
         opened = {name: listeners.listen(address) for name, address in self.config["addresses"].items()}
         facts = self._settled(deadline)
-        shared = [kind for kind in NAMESPACES if kind not in ("mnt", "user") and new[kind] == own[kind]]
-        # These two change once more while bubblewrap furnishes the root.
-        shared += [kind for kind in ("mnt", "user") if _namespace(self.inside, kind) == own[kind]]
-        if shared:
-            raise StartFailed(f"namespaces are not new: {', '.join(shared)}")
+        self._all_new(own)  # mounts and users change once more while bubblewrap furnishes the root
         if facts.get("NoNewPrivs") != "1":
             raise StartFailed("no_new_privs is not set")
         expected = self.config["uid"] if self.config["uid"] is not None else uid
@@ -102,6 +98,11 @@ class Keeper:
         wire.send(self.control, message, [sock.fileno() for sock in opened.values()])
         for sock in opened.values():
             sock.close()
+
+    def _all_new(self, own: dict[str, int]) -> None:
+        shared = [kind for kind in NAMESPACES if _namespace(self.inside, kind) == own[kind]]
+        if shared:
+            raise StartFailed(f"namespaces are not new: {', '.join(shared)}")
 
     def _first_process(self, deadline: float) -> int:
         """The pid of the sandbox's first process, from bubblewrap's status: read until the object is complete."""

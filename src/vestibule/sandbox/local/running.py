@@ -127,7 +127,7 @@ class Running:
                 with self._sending:
                     wire.send(self._control, request)
                 message, fds = reply.result(timeout=_READY_SECONDS)
-            except (wire.Gone, TimeoutError):
+            except (wire.Gone, OSError):  # a time-out is one, and so is our socket when the sandbox is buried
                 raise DependencyDown("sandbox", "The sandbox ended or does not answer.") from None
             finally:
                 self._reply = None

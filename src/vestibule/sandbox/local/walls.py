@@ -276,7 +276,7 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
     if walls["cgroup"].state == "down" and said == "EAGAIN":
         walls["cgroup"] = Wall(
             state="down",
-            proved_by=f"{walls['cgroup'].proved_by} (rlimits: fork bomb ended at {forks}, memory hog: {found.get('hog')})",
+            proved_by=f"{walls['cgroup'].proved_by} (rlimits: forks ended at {forks}, hog: {found.get('hog')})",
         )
     walls["own_uid"] = Wall(
         state="up" if root else "down",
