@@ -39,10 +39,11 @@ def finish(driver: Driver, act: Callable[[], RunRecord], run: str, *, as_json: b
         if driver.services.runs.find(run) is None or as_json is False:
             raise
         # The object still says what is known of the run; the exit code says what went wrong.
-        from vestibule.cli.output import show_error
+        from vestibule.cli.output import error_json, show_error
 
-        found = Reader(driver.services).as_json(run)
-        emit_json({**found, "error": {"what": error.what, "why": error.why, "next": error.next_step}})
+        found, failed = Reader(driver.services).as_json(run), error_json(error)
+        refusals = [item for item in failed.get("refusals", []) if item not in found["refusals"]]
+        emit_json({**found, "refusals": [*refusals, *found["refusals"]], "error": failed["error"]})
         return show_error(error, as_json=False)
     if as_json:
         emit_json(Reader(driver.services).as_json(record.id))
