@@ -245,7 +245,7 @@ def _contents(git: Git, entries: list[_Raw], sizes: dict[Sha, int]) -> list[Chan
     """New contents take precedence over old ones in the total, so that what arrives is read first."""
     budget = MAX_TOTAL
     wanted: dict[Sha, None] = {}
-    for blob in [entry.new_blob for entry in entries] + [e.old_blob for e in entries if e.status in "MRT"]:
+    for blob in [entry.new_blob for entry in entries] + [e.old_blob for e in entries if e.status in "MRTD"]:
         size = sizes.get(blob)
         if size is not None and size <= MAX_FILE and blob not in wanted and size <= budget:
             wanted[blob] = None

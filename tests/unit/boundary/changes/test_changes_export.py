@@ -51,7 +51,8 @@ def test_only_what_differs_from_the_view_by_content_or_mode_leaves(tmp_path: Pat
     export = export_workspace(work, view_of(files))
     assert statuses(export) == {"b/c.py": "modified", "d.sh": "modified", "e": "deleted", "new": "added"}
     by_path = {item.path: item for item in export.files}
-    assert by_path["new"].mode == "120000" and by_path["new"].content == b"a.py"
+    assert by_path["new"].mode == "120000"
+    assert by_path["new"].content == b"a.py"
     assert by_path["d.sh"].mode == "100755"
     assert export.dropped == ()
 
@@ -116,14 +117,14 @@ def test_a_name_swapped_for_a_link_during_the_walk_reads_nothing_outside(tmp_pat
         file, other, folder, away = work / "d/f7", work / "d/.other", work / "d", work / "away"
         while not stop.is_set():
             try:
-                os.symlink(outside / "f7", other)
-                os.replace(other, file)
-                os.rename(folder, away)
-                os.symlink(outside, folder)
-                os.unlink(folder)
-                os.rename(away, folder)
+                other.symlink_to(outside / "f7")
+                other.replace(file)
+                folder.rename(away)
+                folder.symlink_to(outside)
+                folder.unlink()
+                away.rename(folder)
                 other.write_bytes(b"inside")
-                os.replace(other, file)
+                other.replace(file)
             except OSError:
                 continue
             turns[0] += 1
@@ -152,7 +153,8 @@ def test_bounds_refuse_and_never_cut(tmp_path: Path) -> None:
     with pytest.raises(Refused):
         export_workspace(deep, view_of({}), Bounds(depth=10))
     export = export_workspace(work, view_of({"0": b"old"}), Bounds(file_bytes=9))
-    assert export.files == () and all(reason.startswith("change.export.size") for _, reason in export.dropped)
+    assert export.files == ()
+    assert all(reason.startswith("change.export.size") for _, reason in export.dropped)
 
 
 def test_hostile_names_are_refused_not_crashed_on(tmp_path: Path) -> None:
@@ -234,7 +236,8 @@ def test_the_bases_ignore_rules_decide_and_the_agents_do_not(tmp_path: Path) -> 
 
 def test_an_export_without_changes_is_the_base_itself(tmp_path: Path) -> None:
     applied = run_apply(tmp_path, Export(files=()), {"a": b"1\n"})
-    assert applied.empty and applied.commit == git(tmp_path / "base", "rev-parse", "HEAD")
+    assert applied.empty
+    assert applied.commit == git(tmp_path / "base", "rev-parse", "HEAD")
 
 
 def test_the_same_export_gives_the_same_commit(tmp_path: Path) -> None:

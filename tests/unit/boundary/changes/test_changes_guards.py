@@ -331,7 +331,9 @@ def test_fingerprints_survive_unrelated_edits_and_tell_findings_apart() -> None:
     one = findings(added("src/a.py", line))
     two = findings(added("src/a.py", "import os\n\n" + line))
     assert [f.fingerprint for f in one] == [f.fingerprint for f in two]
-    assert one[0].place and two[0].place and one[0].place.line != two[0].place.line
+    assert one[0].place
+    assert two[0].place
+    assert one[0].place.line != two[0].place.line
     double = findings(added("src/a.py", line * 2))
     assert len({f.fingerprint for f in double}) == len(double) == 2
 

@@ -88,7 +88,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     ),
     "percent, mixed": lambda s: urllib.parse.quote(s[:10]) + "".join(f"%{b:02x}" for b in s[10:].encode()),
     "joined with plus": lambda s: '" + "'.join(s[i : i + 5] for i in range(0, len(s), 5)),
-    "dotted": lambda s: ".".join(s),
+    "dotted": ".".join,
     "byte values": lambda s: ", ".join(str(b) for b in s.encode()),
     "reversed base64": lambda s: base64.b64encode(s.encode()).decode()[::-1],
     "base64 of reversed": lambda s: base64.b64encode(s[::-1].encode()).decode(),
