@@ -28,7 +28,7 @@ _LOOK_ALIKE = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _CLEAN, _MAYBE_HIDDEN, _FOREIGN = range(3)
 _CLASSES: dict[str, int] = {}
-_HIDING_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Mn"})
+_HIDING_CATEGORIES = frozenset({"Cc", "Cf", "Cn", "Cs", "Co", "Zl", "Zp", "Mn"})
 _BLANK_LETTERS = "\u115f\u1160\u3164\uffa0\u2800"
 
 
@@ -57,6 +57,13 @@ def parts(text: str) -> str | list[Part]:
     if last < len(text):
         out.append(Part("text", text[last:]))
     return out
+
+
+def may_hide(text: str) -> bool:
+    """Whether `text` holds a character that could hide: a quick look before the sanitizer's thorough one."""
+    if text.isascii() and text.isprintable():
+        return False
+    return _MAYBE_HIDDEN in {_class(char) for char in set(text)}
 
 
 def scripts_note(text: str) -> str:

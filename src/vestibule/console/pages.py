@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vestibule.console.marks import Part, parts, scripts_note
+from vestibule.console.marks import Part, may_hide, parts, scripts_note
 from vestibule.console.review import Change
 from vestibule.console.sessions import Flash, Session
 from vestibule.core.clock import parse_rfc3339
@@ -242,7 +242,7 @@ def _visible(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return show_hidden(value)
+        return show_hidden(value) if may_hide(value) else value
     return value
 
 
