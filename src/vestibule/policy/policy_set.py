@@ -30,7 +30,7 @@ from vestibule.policy.worker import Worker
 
 CACHE_ENTRIES = 4096
 MAX_INPUT_BYTES = 256 * 1024
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 5.0
 SHIPPED_NAME = "shipped"
 _REINSTALL = "Run `vestibule policy lint`; install vestibule again if its own files were changed."
 

@@ -1,8 +1,8 @@
 """Runs decisions on a thread of its own, so that a policy that does not end cannot hold a crossing open.
 
-The engine cannot be interrupted: after a time-out its thread is left behind and a new one takes over.
-After `MAX_LOST` of them every further question fails at once (and is denied): a policy that hangs again
-and again must not use up the machine.
+The engine cannot be interrupted: after a time-out its thread is left to itself and a new one takes over. While
+`MAX_STUCK` threads are stuck, every question fails at once (and is denied): a policy that hangs again and again
+must not use up the machine. A thread that ends after all makes room again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from vestibule.policy.engine import EngineError
 
 P = TypeVar("P")
-MAX_LOST = 3
+MAX_STUCK = 3
 
 
 class Worker(Generic[P]):
@@ -26,44 +26,46 @@ class Worker(Generic[P]):
         self._build = build
         self._timeout = timeout_seconds
         self._lock = threading.Lock()
-        self._lost = 0
         self._closed = False
-        self._tasks = self._start()
+        self._stuck: set[queue.SimpleQueue[Any]] = set()
+        self._tasks: queue.SimpleQueue[Any] | None = None
 
     def ask(self, question: Callable[[P], Any]) -> Any:
         """`question(program)`, computed on the worker.
 
         Raises:
-            EngineError: too slow, closed, or given up after repeated time-outs.
+            EngineError: too slow, closed, or too many earlier questions are stuck.
         """
-        with self._lock:
-            if self._closed or self._lost >= MAX_LOST:
-                raise EngineError("the policy engine is stopped")
-            tasks = self._tasks
         future: Future[Any] = Future()
-        tasks.put((question, future))
+        with self._lock:
+            if self._closed or len(self._stuck) >= MAX_STUCK:
+                raise EngineError("the policy engine is stopped")
+            if self._tasks is None:
+                self._tasks = self._start()
+            tasks = self._tasks
+            tasks.put((question, future))
         try:
             return future.result(self._timeout)
         except TimeoutError:
             if future.done():
                 raise
-            self._replace(tasks)
+            self._leave(tasks)
             raise EngineError("the policy took too long") from None
 
     def close(self) -> None:
         """Idempotent. Later questions fail."""
         with self._lock:
             self._closed = True
-            self._tasks.put(None)
+            if self._tasks is not None:
+                self._tasks.put(None)
+                self._tasks = None
 
-    def _replace(self, stuck: queue.SimpleQueue[Any]) -> None:
+    def _leave(self, stuck: queue.SimpleQueue[Any]) -> None:
         with self._lock:
-            if self._tasks is not stuck or self._closed:
-                return
-            self._lost += 1
-            if self._lost < MAX_LOST:
-                self._tasks = self._start()
-        stuck.put(None)
+            if self._tasks is stuck:
+                self._stuck.add(stuck)
+                self._tasks = None
+                stuck.put(None)
 
     def _start(self) -> queue.SimpleQueue[Any]:
         tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -80,3 +82,5 @@ class Worker(Generic[P]):
                 future.set_result(question(program))
             except Exception as error:  # noqa: BLE001 - whatever it is, the asker gets it and denies
                 future.set_exception(error)
+        with self._lock:
+            self._stuck.discard(tasks)

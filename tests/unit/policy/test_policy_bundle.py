@@ -107,6 +107,10 @@ def test_finding_rules_do_not_change_the_verdict(shipped: PolicySet) -> None:
     assert shipped.decide(request("change.propose", {"finding_rules": ["a", "b"]})).ruling is Ruling.HOLD
 
 
+def test_finding_rules_are_strings(shipped: PolicySet) -> None:
+    assert shipped.decide(request("change.propose", {"finding_rules": ["a", 1]})).reasons == ("policy.fact_missing",)
+
+
 def test_every_reason_of_the_bundle_has_words() -> None:
     sources = "\n".join(shipped_layer().sources.values())
     reasons = set(re.findall(r'"reason": "([a-z._]+)"|contains "([a-z._]+)"|"reasons": \["([a-z._]+)"\]', sources))

@@ -2,18 +2,20 @@
 # Paths are normalised before they come here; `path_rule` names what made one impossible, "" if nothing did.
 package vestibule
 
-required(action) := {
+needed := read_facts if input.action in {"context.read", "context.list", "context.search"}
+
+read_facts := {
 	"path_rule": {"is": "", "reason": "path"},
 	"path_ok": {"is": true, "reason": "path", "after": "path_rule"},
 	"tool_allowed": {"is": true, "reason": "context.tool"},
 	"in_read": {"is": true, "reason": "context.read.scope", "after": "path_ok"},
 	"control_file": {"is": false, "reason": "context.read.control_file"},
-} if {
-	action in {"context.read", "context.list", "context.search"}
 }
 
 # `in_read_or_new`: adding a file that exists where the agent cannot see it would overwrite it unseen.
-required("context.write") := {
+needed := write_facts if input.action == "context.write"
+
+write_facts := {
 	"path_rule": {"is": "", "reason": "path"},
 	"path_ok": {"is": true, "reason": "path", "after": "path_rule"},
 	"tool_allowed": {"is": true, "reason": "context.tool"},
@@ -23,12 +25,16 @@ required("context.write") := {
 	"control_file": {"is": false, "reason": "context.write.control_file"},
 }
 
-required("context.exec") := {
+needed := exec_facts if input.action == "context.exec"
+
+exec_facts := {
 	"tool_allowed": {"is": true, "reason": "context.tool"},
 	"command_allowed": {"is": true, "reason": "context.exec.command", "after": "tool_allowed"},
 }
 
-required("context.call") := {
+needed := call_facts if input.action == "context.call"
+
+call_facts := {
 	"tool_known": {"is": true, "reason": "context.tool_unknown"},
 	"tool_allowed": {"is": true, "reason": "context.tool", "after": "tool_known"},
 }

@@ -1,10 +1,10 @@
-# How a request is decided. Read this file first: the others only fill in `required`, `deny` and `hold`.
+# How a request is decided. Read this file first: the others only fill in `needed`, `deny` and `hold`.
 #
-#   required(action)  the facts an action needs. Each fact has the value it must have (`is`), the values it
-#                     may have (`one_of`) or only a type (`any`), and the reason given when it is otherwise.
-#                     `after` names a fact to be judged first: no objection is raised while that one fails.
-#   deny              further reasons against
-#   hold              reasons to ask a person
+#   needed  the facts an action needs. Each fact has the value it must have (`is`), the values it may have
+#           (`one_of`) or only a type (`any`), and the reason given when it is otherwise. `after` names a
+#           fact to be judged first: no objection is raised while that one fails.
+#   deny    further reasons against
+#   hold    reasons to ask a person
 #
 # Nothing is allowed because no rule spoke against it: every required fact must be there and as it must be.
 package vestibule
@@ -19,8 +19,6 @@ decision := {"verdict": "deny", "reasons": deny} if {
 } else := {"verdict": "allow", "reasons": []} if {
 	permit
 }
-
-needed := required(input.action)
 
 permit if {
 	count(needed) > 0

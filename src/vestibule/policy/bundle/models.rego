@@ -2,7 +2,9 @@
 # that is not known is not zero, and nothing could be counted against the budget.
 package vestibule
 
-required("model.request") := {
+needed := request_facts if input.action == "model.request"
+
+request_facts := {
 	"field_rule": {"is": "", "reason": "model.field"},
 	"fields_ok": {"is": true, "reason": "model.field", "after": "field_rule"},
 	"model_allowed": {"is": true, "reason": "model.not_allowed"},

@@ -1,7 +1,9 @@
 # Who may decide at a review gate. Agents never do; the requester approves only where that is recorded.
 package vestibule
 
-required("review.decide") := {
+needed := decide_facts if input.action == "review.decide"
+
+decide_facts := {
 	"is_agent": {"is": false, "reason": "review.agent"},
 	"is_requester": {"any": "boolean"},
 	"self_approval": {"one_of": ["never", "recorded"], "reason": "review.self_approval"},
