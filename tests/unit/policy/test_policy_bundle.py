@@ -107,6 +107,14 @@ def test_finding_rules_do_not_change_the_verdict(shipped: PolicySet) -> None:
     assert shipped.decide(request("change.propose", {"finding_rules": ["a", "b"]})).ruling is Ruling.HOLD
 
 
+@pytest.mark.parametrize(
+    "rule", ["model.field.a b", "model.field.", "model.field..x", "model.field.\n", "model.field." + "x" * 300]
+)
+def test_a_fact_that_is_no_rule_name_does_not_become_a_reason(shipped: PolicySet, rule: str) -> None:
+    verdict = shipped.decide(request("model.request", {"fields_ok": False, "field_rule": rule}))
+    assert verdict.reasons == ("model.field",)
+
+
 def test_finding_rules_are_strings(shipped: PolicySet) -> None:
     assert shipped.decide(request("change.propose", {"finding_rules": ["a", 1]})).reasons == ("policy.fact_missing",)
 

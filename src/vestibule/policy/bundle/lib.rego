@@ -64,4 +64,6 @@ well_typed(rule, fact) if type_name(fact) == type_name(rule.one_of[0])
 reason(rule, fact) := fact if {
 	is_string(fact)
 	startswith(fact, concat("", [rule.reason, "."]))
+	regex.match(`^[a-z][A-Za-z0-9_-]*([.][A-Za-z0-9_-]+)+$`, fact)
+	count(fact) <= 200
 } else := rule.reason
