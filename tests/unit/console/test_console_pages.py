@@ -195,6 +195,24 @@ def test_the_agents_words_are_marked_as_untrusted(console: Console) -> None:
     assert "agent says:" in page[at - 120 : at]
 
 
+def test_a_persons_reason_is_not_called_the_agents(console: Console) -> None:
+    event = timeline()[0].model_copy(update={"subject": "person", "why": "I looked at it."})
+    console.runs.views[console.run] = sample_view(console.run, events=(event,))
+    page = console.signed_in().get(f"/runs/{console.run}").text
+    at = page.index("I looked at it.")
+    assert "reason:" in page[at - 60 : at]
+    assert "says:" not in page[at - 60 : at]
+
+
+def test_many_refusals_do_not_bury_the_verdict(console: Console) -> None:
+    many = tuple(refused_example().model_copy(update={"fact": f"deploy/{number}"}) for number in range(40))
+    console.runs.views[console.run] = sample_view(console.run, refusals=many)
+    page = console.signed_in().get(f"/runs/{console.run}").text
+    assert "deploy/2<" in page
+    assert "deploy/3<" not in page
+    assert "37 more refusals" in page
+
+
 def test_a_scripted_model_is_named_so(console: Console) -> None:
     client = console.signed_in()
     assert "cripted model" not in client.get("/").text + client.get(f"/runs/{console.run}").text
