@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# ruff: noqa: PTH101, PTH115, PTH207, PTH208, SIM115
+# mypy: ignore-errors
 import ctypes
 import errno
 import fcntl

@@ -17,7 +17,6 @@ from sandbox_helpers import PYTHON, RUN, Inside, python, specification
 from vestibule.core.ports import Limits, Mount, SandboxSpec
 from vestibule.sandbox.local import LocalSandbox, own_workspace, seccomp
 
-
 BATTERY = Path(__file__).with_name("sandbox_battery.py")
 ARCH = seccomp.ARCHES[platform.machine()]
 DENIED = sorted(name for name, numbers in seccomp.DENIED.items() if numbers[ARCH.column] is not None)
@@ -205,7 +204,10 @@ def test_a_setuid_program_has_no_effect(inside: Inside) -> None:
 
 
 def test_fork_bomb_ends_at_the_ceiling_and_the_host_goes_on(inside: Inside) -> None:
-    bomb = "import os\nn=0\nwhile True:\n  try:\n    if os.fork() == 0: os.read(os.pipe()[0], 1)\n    n += 1\n  except OSError:\n    print(n); break"
+    bomb = (
+        "import os\nn = 0\nwhile True:\n  try:\n    if os.fork() == 0: os.read(os.pipe()[0], 1)\n    n += 1\n"
+        "  except OSError:\n    print(n); break"
+    )
     result = inside(python(bomb), limits=Limits(wall_seconds=20, memory_bytes=512 << 20, pids=50))
     assert result.exit_code == 0
     assert 1 < int(result.stdout) < 50
@@ -221,7 +223,7 @@ def test_memory_hog_is_stopped(inside: Inside) -> None:
 def test_memory_in_tmpfs_counts_too(inside: Inside) -> None:
     limits = Limits(wall_seconds=20, memory_bytes=64 << 20, pids=20)
     result = inside("head -c 200000000 /dev/zero > /tmp/big; echo $?", limits=limits)
-    assert result.stdout.strip() not in (b"0",)
+    assert result.stdout.strip() != b"0"
 
 
 def test_a_file_cannot_grow_beyond_its_ceiling(inside: Inside, workspace: Path) -> None:

@@ -139,12 +139,12 @@ def test_output_is_bounded_and_the_program_is_not_blocked(state: Path, workspace
 
 def test_no_descriptor_is_left_open_in_the_supervisor(backend: LocalSandbox, workspace: Path, inside: Inside) -> None:
     inside("true")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         inside("true")
         sandbox = backend.create(specification("true", workspace, names=("a.example.com",)))
         sandbox.kill()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_launch_server_that_died_is_started_again(inside: Inside) -> None:

@@ -116,7 +116,7 @@ def test_the_program_cannot_take_a_name_from_its_listener(backend: LocalSandbox,
 
 
 def test_two_sandboxes_do_not_see_each_other(backend: LocalSandbox, workspace: Path) -> None:
-    code = "import socket,sys; s = socket.create_server(('127.0.0.1', 8000)); open('/workspace/up', 'w').close(); s.accept()"
+    code = "import socket; s = socket.create_server(('127.0.0.1', 8000)); open('/workspace/up', 'w'); s.accept()"
     one = backend.create(specification(python(code), workspace))
     one.go()
     other = backend.create(

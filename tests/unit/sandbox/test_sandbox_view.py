@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from sandbox_helpers import RUN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sandbox_helpers import RUN
 
 from vestibule.core.errors import UsageError
 from vestibule.core.model import Scope
@@ -191,7 +190,7 @@ def test_an_empty_view_is_an_empty_repository(git: Git, tmp_path: Path) -> None:
     view = _view(git, Scope(read=("none/**",), write=()))
     materialise(git, view, tmp_path / "ws", uid=None)
     assert _git(tmp_path / "ws", "status", "--porcelain") == ""
-    assert os.listdir(tmp_path / "ws") == [".git"]
+    assert [path.name for path in (tmp_path / "ws").iterdir()] == [".git"]
 
 
 def test_sha256_repositories_have_views_too(tmp_path: Path) -> None:
@@ -276,11 +275,18 @@ def shell(backend: LocalSandbox, git: Git, tmp_path: Path) -> object:
 
 def test_git_works_inside_and_shows_nothing_hidden(shell: object, source: Path) -> None:
     result = shell(  # type: ignore[operator]
-        "git status && git log -p --all --reflog && git cat-file --batch-all-objects --batch && git fsck && "
-        "git stash list && git tag && git rev-list --all --objects && git branch -a && git config --list"
+        "git status && git log -p --all --reflog && git cat-file --batch-all-objects --batch && "
+        "git fsck && git stash list && git tag && git rev-list --all --objects && git branch -a && git config --list"
     )
     assert result.exit_code == 0, result.stderr
-    for hidden in (b"hidden by scope", b"old secret", b"secret message", b"a note", b"tag-of-the-source", b"example.com"):
+    for hidden in (
+        b"hidden by scope",
+        b"old secret",
+        b"secret message",
+        b"a note",
+        b"tag-of-the-source",
+        b"example.com",
+    ):
         assert hidden not in result.stdout
 
 

@@ -172,7 +172,8 @@ def test_missing_bubblewrap_refuses_and_nothing_weaker_runs(
         "exit 0",
         "kill -9 $$",
         # a bubblewrap that isolates nothing and says that all is well
-        """S=$(tr '\\0' '\\n' <&$2 | grep -A1 json-status-fd | tail -1); echo "{ \\"child-pid\\": $$ }" >&$S; exec sleep 60""",
+        r"""S=$(tr '\0' '\n' <&$2 | grep -A1 json-status-fd | tail -1);
+        echo "{ \"child-pid\": $$ }" >&$S; exec sleep 60""",
     ],
 )
 def test_a_bubblewrap_that_makes_no_namespaces_refuses(
