@@ -26,10 +26,8 @@ from vestibule.core.errors import DependencyDown
 KEY_FILE: Final = "log.key"
 HEAD_FILE: Final = "signed-head"
 
-_RESTORE = (
-    "Restore the audit folder from a copy. If this log was retired on purpose, move its .pin and .head files "
-    "out of the trust folder, together with the old log, and run `vestibule init`."
-)
+_RESTORE = "Restore the audit folder from a copy, and find out who changed it."
+_RETIRED = " If this log was retired on purpose, move its .pin and .head files out of {} and start again."
 
 
 def audit_down(reason: str, *, fact: str = "", person: str = "") -> DependencyDown:
@@ -57,7 +55,11 @@ def ensure_key(folder: Path, trust: Trust, *, trust_domain: str = "vestibule.loc
                     sync_folder(trust.folder)
         _check_pin(folder, trust, key)
     except TrustError as error:
-        raise audit_down("The audit log's key is not the pinned one.", fact=str(error), person=_RESTORE) from None
+        raise audit_down(
+            "The audit log's key is not the pinned one.",
+            fact=str(error),
+            person=_RESTORE + _RETIRED.format(trust.folder),
+        ) from None
     except BadNote as error:
         raise audit_down("The audit log's key cannot be used.", fact=str(error), person=_RESTORE) from None
     except OSError as error:

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,22 +289,6 @@ class AuditLog:
                 work = self._queue.get_nowait()
                 if not isinstance(work, _Stop) and work.future.set_running_or_notify_cancel():
                     work.future.set_exception(broken)
-
-
-def open_default(environ: Mapping[str, str] | None = None) -> AuditLog:
-    """The log of this installation: `$VESTIBULE_HOME/audit`, trust in the configuration directory.
-
-    Raises:
-        DependencyDown: `audit`.
-        ConfigError: the operator's configuration is not valid.
-    """
-    from vestibule.config.load import config_dir, load_operator_config, state_dir
-
-    environ = os.environ if environ is None else environ
-    operator = load_operator_config(environ)
-    return AuditLog.open(
-        state_dir(environ) / "audit", config_dir(environ) / "trust", trust_domain=operator.trust_domain
-    )
 
 
 def read_entries(folder: Path, run: str | None = None, after: int = 0) -> Iterator[Entry]:

@@ -421,3 +421,24 @@ def test_a_row_of_other_types_than_the_schema_allows_is_found(place: Place) -> N
         connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'entries'", (SCHEMA[0],))
         connection.execute("PRAGMA writable_schema=RESET")
     assert rules(place.verify()) == {"log.unreadable"}
+
+
+def test_a_running_log_signs_nothing_that_does_not_extend_what_was_signed(place: Place) -> None:
+    log = place.open()
+    key = place.key()
+    (place.folder / HEAD_FILE).write_text(Checkpoint(key.name, SIZE + 100, b"\x01" * 32).signed(key))
+    log.append(event(verdict="deny"))
+    with pytest.raises(DependencyDown) as caught:
+        log.checkpoint()
+    assert "rolled back" in caught.value.refusal.fact
+    log.close()
+
+
+def test_a_running_log_signs_nothing_after_its_rows_were_rewritten(place: Place) -> None:
+    log = place.open()
+    Adversary(place).rewrite(fix_pairs(edit), renumber=True)
+    log.append(event(verdict="deny"))
+    with pytest.raises(DependencyDown) as caught:
+        log.checkpoint()
+    assert "changed" in caught.value.refusal.fact
+    log.close()

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from audit_helpers import Place, event, outcome, rules
 
+from vestibule.audit.entry import prepare
 from vestibule.audit.keys import HEAD_FILE, KEY_FILE, ensure_key, pin_key
 from vestibule.audit.log import AuditLog
+from vestibule.audit.note import SigningKey
 from vestibule.audit.sequencer import Sequencer
 from vestibule.audit.trust import Pin, Trust, TrustError
 from vestibule.core.errors import DependencyDown
@@ -302,8 +304,6 @@ def test_a_killed_process_leaves_an_end_that_the_next_one_seals(place: Place) ->
     with place.open() as log:
         log.append(event(verdict="deny"))
     sequencer = Sequencer(place.folder, Trust(place.trust), trust_domain="example.com")
-    from vestibule.audit.entry import prepare
-
     sequencer.append([prepare(event(verdict="deny"))])
     sequencer.close()  # as if killed before sealing
     late = 4_000_000_000_000
@@ -349,11 +349,11 @@ def test_a_missing_write_ahead_log_is_found_when_what_it_held_was_signed(place: 
 
 
 def test_a_torn_write_ahead_log_keeps_whole_transactions_only(place: Place) -> None:
-    log = place.open()
+    sequencer = Sequencer(place.folder, Trust(place.trust), trust_domain="example.com")
     for _ in range(20):
-        log.append(event(verdict="deny"))
+        sequencer.append([prepare(event(verdict="deny"))])
     copy = place.copy()
-    log.close()
+    sequencer.close()
     place.restore(copy)
     (place.folder / "log.db-shm").unlink()
     wal = place.folder / "log.db-wal"
@@ -406,8 +406,6 @@ def test_a_pin_is_never_overwritten(place: Place) -> None:
     place.fill(2)
     (pin_file,) = place.trust.glob("*.pin")
     before = pin_file.read_bytes()
-    from vestibule.audit.note import SigningKey
-
     other = SigningKey.generate(place.key().name)
     with pytest.raises(TrustError):
         Trust(place.trust).add(Pin(other.verifier, "/elsewhere"))
@@ -420,8 +418,6 @@ def test_a_pin_is_never_overwritten(place: Place) -> None:
 
 def test_a_key_of_another_origin_in_a_pinned_folder_is_refused(place: Place) -> None:
     place.fill(2)
-    from vestibule.audit.note import SigningKey
-
     (place.folder / KEY_FILE).write_text(SigningKey.generate("example.com/other").text())
     with pytest.raises(DependencyDown):
         place.open()
@@ -461,13 +457,12 @@ def test_a_head_that_cannot_be_remembered_is_said(place: Place, monkeypatch: pyt
 
 
 def test_the_head_is_remembered_before_the_signature_leaves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = place.open()
-    log.append(event(verdict="deny"))
-
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vestibule.audit.sequencer.write_signed_head", fail)
+    log = place.open()
+    log.append(event(verdict="deny"))
     with pytest.raises(DependencyDown):
         log.checkpoint()
     refused(log)
