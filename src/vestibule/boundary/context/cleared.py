@@ -8,14 +8,17 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vestibule.boundary.context.rules import Call
 from vestibule.boundary.context.tools import Answer
-from vestibule.core.errors import Refused
+from vestibule.core.errors import DependencyDown, Refused
 
 SCOPE_KEY = "vestibule.cleared"
+
+_log = logging.getLogger(__name__)
 
 
 class Undecided(Exception):
@@ -35,8 +38,8 @@ class Cleared:
     async def take(self, tool: str, arguments: dict[str, Any]) -> Answer:
         """Carries the call out.
 
-        A refusal that only shows on the way (a link, a dependency) is kept in `refused`, so that the
-        HTTP layer can answer 403; the answer is empty then.
+        A refusal that only shows on the way (a link, a dependency, a bug of ours) is kept in `refused`, so
+        that the HTTP layer can answer 403; the answer is empty then.
 
         Raises:
             Undecided: another call than the decided one, or the same a second time.
@@ -48,8 +51,10 @@ class Cleared:
             self.answer = await self._carry_out(self._call)
         except Refused as error:
             self.refused = error
-            return Answer((), ok=False)
-        return self.answer
+        except Exception as error:  # noqa: BLE001 - whatever it was, the answer is a refusal
+            _log.exception("a tool failed")
+            self.refused = DependencyDown("context", "The tool failed.", fact=type(error).__name__)
+        return self.answer or Answer((), ok=False)
 
 
 def take_from(scope: dict[str, Any]) -> Cleared:

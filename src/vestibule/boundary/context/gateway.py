@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -35,7 +35,6 @@ from vestibule.core.view import View
 
 HOST = "context.vestibule.internal"
 
-Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 Authenticate = Callable[[bytes], Actor | None]
 """Who a token belongs to, or None. Constant-time, and aware of the lease; given by the pipeline."""
 
@@ -58,7 +57,7 @@ def build_context_app(
     limits: ContextLimits | None = None,
     hosts: frozenset[str] = frozenset({HOST}),
     preload: bool = True,
-) -> Asgi:
+) -> ContextApp:
     """The endpoint of a run, served at `/mcp`.
 
     `feedback` is what reviewers sent back in earlier rounds. `hosts` are the accepted Host values.
@@ -74,10 +73,12 @@ def build_context_app(
         limits=bounds,
     )
     protocol = Protocol(catalogue.offered(task.scope.tools), body_bytes=bounds.body_bytes, preload=preload)
-    return _Gateway(crossing, authenticate, rights, toolbox, protocol, hosts)
+    return ContextApp(crossing, authenticate, rights, toolbox, protocol, hosts)
 
 
-class _Gateway:
+class ContextApp:
+    """The ASGI application. `close` ends it for good."""
+
     def __init__(  # noqa: PLR0917 - one caller
         self,
         crossing: Crossing,
@@ -97,6 +98,15 @@ class _Gateway:
         self._threads = ThreadPoolExecutor(self._limits.concurrent_calls, "context-tool")
         self._running = asyncio.Semaphore(self._limits.concurrent_calls)
         self._calls = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """When this returns no tool runs and none will: new calls are refused, running ones were waited for.
+
+        Thread-safe, idempotent. What a command's sandbox still does is its runner's to end, before this.
+        """
+        self._closed = True
+        self._threads.shutdown(wait=True)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -186,7 +196,15 @@ class _Gateway:
 
     async def _carry_out(self, call: rules.Call) -> Answer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._toolbox.carry_out, call)
+        try:
+            return await loop.run_in_executor(self._threads, self._in_thread, call)
+        except RuntimeError as error:  # the threads were shut down between the check and here
+            raise _broken() from error
+
+    def _in_thread(self, call: rules.Call) -> Answer:
+        if self._closed:
+            raise DependencyDown("context", "The context endpoint of this run is closed.")
+        return self._toolbox.carry_out(call)
 
 
 def _params(message: jsonrpc.Message, call: rules.Call) -> dict[str, Any]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib
+import json
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from context_fake import Endpoint, make_endpoint
+from context_fake import Endpoint, asgi, make_endpoint
 
 from vestibule.boundary.context import openat2, protocol
 from vestibule.boundary.context.cleared import SCOPE_KEY, Cleared, Undecided
+from vestibule.boundary.context.limits import ContextLimits
 from vestibule.boundary.context.rules import plan
 from vestibule.boundary.context.tools import Answer
 from vestibule.boundary.context.workspace import Workspace
@@ -167,6 +170,86 @@ def test_bug_of_ours_is_a_403_and_the_loop_goes_on(endpoint: Endpoint, monkeypat
         patched.setattr("vestibule.boundary.context.http.Headers", bug)
         _refused(endpoint, "dependency.context")
     assert endpoint.call("write_file", **WRITE).status == 200
+
+
+def test_bug_in_a_tool_is_a_403_with_a_failed_outcome(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(endpoint.workspace, "write", bug)
+    for version in ("2025-11-25", "2026-07-28"):
+        endpoint.version = version
+        _refused(endpoint, "dependency.context")
+        assert endpoint.log.events[-1].details == {"error": "dependency.context"}
+
+
+def test_closed_endpoint_runs_nothing_more(endpoint: Endpoint) -> None:
+    assert endpoint.call("read_file", path="src/greet.py").status == 200
+    endpoint.app.close()
+    endpoint.app.close()
+    _refused(endpoint, "dependency.context")
+
+
+def test_closing_waits_for_the_tool_that_runs_and_refuses_the_next(endpoint: Endpoint) -> None:
+    started, released = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def run(argv: Any, *, timeout_seconds: float) -> Any:
+        started.set()
+        released.wait(10)
+        order.append("command ended")
+        raise DependencyDown("sandbox", "killed")
+
+    def close() -> None:
+        started.wait(10)
+        threading.Thread(target=released.set).start()
+        endpoint.app.close()
+        order.append("closed")
+
+    endpoint.runner.run = run  # type: ignore[method-assign]
+    closer = threading.Thread(target=close)
+    closer.start()
+    assert endpoint.call("run_command", argv=["pytest"]).refusal["rule"] == "dependency.sandbox"
+    closer.join()
+    assert order == ["command ended", "closed"]
+    _refused(endpoint, "dependency.context")
+
+
+def test_slow_body_is_408_and_too_many_calls_are_429(folder: Path, loop: Any) -> None:
+    limits = ContextLimits(body_seconds=0.05, concurrent_calls=1, waiting_calls=1)
+    endpoint = make_endpoint(folder, loop, limits=limits)
+    head = [
+        (b"host", b"context.vestibule.internal"),
+        (b"authorization", b"Bearer " + endpoint.token),
+        (b"content-type", b"application/json"),
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": head}
+    loop.run_until_complete(endpoint.app(scope, receive, send))
+    assert sent[0]["status"] == 408
+
+    released = threading.Event()
+    real = endpoint.runner.run
+    endpoint.runner.run = lambda *a, **k: (released.wait(10), real(*a, **k))[1]  # type: ignore[method-assign]
+    call = {"name": "run_command", "arguments": {"argv": ["pytest"]}}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+
+    async def crowd() -> list[int]:
+        tasks = [asyncio.ensure_future(asgi(endpoint.app, scope, body)) for _ in range(5)]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert {task.result().status for task in done} == {429}
+        released.set()
+        return sorted(answer.status for answer in await asyncio.gather(*tasks))
+
+    assert loop.run_until_complete(crowd()) == [200, 200, 429, 429, 429]
+    assert len(endpoint.log.intents()) == 2
 
 
 def test_disk_full_while_writing_leaves_the_old_file(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

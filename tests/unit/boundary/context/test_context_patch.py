@@ -31,7 +31,7 @@ def _unended(lines: list[str]) -> list[str]:
     return [*lines[:-1], lines[-1][:-1]] if lines and lines[-1] != "\n" else lines
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(old=LINES, new=LINES, context=st.integers(0, 4), ended=st.booleans())
 def test_a_diff_takes_the_old_text_to_the_new(old: list[str], new: list[str], context: int, ended: bool) -> None:
     patch = diff(old, new, context=context, ended=ended)
@@ -47,7 +47,7 @@ def test_a_diff_takes_the_old_text_to_the_new(old: list[str], new: list[str], co
     assert found.path == "f"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(old=LINES, new=LINES, above=st.lists(st.sampled_from("xyz"), max_size=5))
 def test_lines_added_above_move_the_hunks_along(old: list[str], new: list[str], above: list[str]) -> None:
     if not old or not new or old == new:
@@ -62,7 +62,7 @@ def test_lines_added_above_move_the_hunks_along(old: list[str], new: list[str], 
     assert got == (head + "".join(f"{x}\n" for x in new)).encode()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.text(st.sampled_from('-+@ ,0123ab/\\\n\r"dev/null'), max_size=120), st.binary(max_size=60))
 def test_any_text_is_parsed_or_refused_with_a_sentence(text: str, before: bytes) -> None:
     for prefix in (

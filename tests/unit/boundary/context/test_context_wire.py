@@ -83,7 +83,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_message_or_refused(body: bytes) -> None:
     try:
@@ -124,7 +124,7 @@ def check_path(path: str) -> None:
             assert facts.get("in_write", False) is False
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(path=PATH)
 @example(path="/workspace/")
 @example(path="/workspace/../../etc/passwd")
@@ -171,7 +171,7 @@ def test_no_path_makes_the_endpoint_fail_or_write_outside(fuzzed: Endpoint, cont
 PIECE = st.sampled_from(["*", "**", "?", "a", "b", "ab", "/", "[ab]", "[!a]", ".", "a*", "*.b"])
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     pattern=st.lists(PIECE, min_size=1, max_size=6).map("".join),
     path=st.lists(st.sampled_from(["a", "b", "ab", ".a", "a.b", "bb"]), min_size=1, max_size=4).map("/".join),

@@ -17,7 +17,7 @@ from vestibule.boundary.context import workspace as module
 from vestibule.boundary.context.workspace import Change, NotDone, Workspace
 from vestibule.core.errors import Refused
 
-SWAPS = {"folder": 30_000, "file": 700}
+SWAPS = {"folder": 30_000, "file": 300}
 
 
 @pytest.fixture
