@@ -18,37 +18,26 @@ Source: Messages API reference and the request types of the official SDK; reques
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-Check = Callable[[Any, "Seen"], None]
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
-
-
-class FieldRefused(Exception):
-    """`rule` is `model.field.<place>`, `what` a sentence's end."""
-
-    def __init__(self, place: str, what: str) -> None:
-        self.rule = f"model.field.{place}"
-        self.what = what
-        super().__init__(what)
-
-
-@dataclass(slots=True)
-class Seen:
-    """What a walk through a request notes for its price ceiling."""
-
-    images: int = 0
-    documents: int = 0
-    hour_cache: bool = False
-    depth: int = 0
-
-
-def safe_name(value: Any) -> str:
-    """A name of the request as part of a rule's name; anything unusual is `unknown`."""
-    return value if isinstance(value, str) and _NAME.match(value) else "unknown"
+from vestibule.boundary.models.fieldkit import (
+    Check,
+    FieldRefused,
+    Seen,
+    anything,
+    blocks_of,
+    data,
+    failed,
+    fields_of,
+    flag,
+    number,
+    one_of,
+    safe_name,
+    source_of,
+    text,
+    texts,
+)
 
 
 def check_fields(body: Mapping[str, Any]) -> Seen:
@@ -69,139 +58,28 @@ def check_fields(body: Mapping[str, Any]) -> Seen:
     return seen
 
 
-def _fail(place: str, what: str = "its value is not of an allowed kind") -> FieldRefused:
-    return FieldRefused(place, what)
-
-
-def _text(place: str) -> Check:
-    def check(value: Any, _seen: Seen) -> None:
-        if not isinstance(value, str):
-            raise _fail(place)
-
-    return check
-
-
-def _flag(place: str) -> Check:
-    def check(value: Any, _seen: Seen) -> None:
-        if value is not None and not isinstance(value, bool):
-            raise _fail(place)
-
-    return check
-
-
-def _number(place: str) -> Check:
-    def check(value: Any, _seen: Seen) -> None:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise _fail(place)
-
-    return check
-
-
-def _one_of(place: str, *allowed: str | None) -> Check:
-    def check(value: Any, _seen: Seen) -> None:
-        if not (value is None or isinstance(value, str)) or value not in allowed:
-            raise _fail(place, "this value is not among those that may pass")
-
-    return check
-
-
-def _texts(place: str) -> Check:
-    def check(value: Any, _seen: Seen) -> None:
-        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-            raise _fail(place)
-
-    return check
-
-
-def _data(place: str, kind: type | tuple[type, ...] = dict) -> Check:
-    """Free data of the agent's own (a schema, a tool's input): never interpreted by the provider as a request."""
-
-    def check(value: Any, _seen: Seen) -> None:
-        if value is not None and not isinstance(value, kind):
-            raise _fail(place)
-
-    return check
-
-
-def _any(_value: Any, _seen: Seen) -> None:
-    return
-
-
-def _object(place: str, fields: Mapping[str, Check], required: tuple[str, ...] = ()) -> Check:
-    def check(value: Any, seen: Seen) -> None:
-        if value is None and not required:
-            return
-        if not isinstance(value, dict):
-            raise _fail(place)
-        for key, item in value.items():
-            inner = fields.get(key)
-            if inner is None:
-                raise FieldRefused(f"{place}.{safe_name(key)}", "this field is not among those that may pass")
-            inner(item, seen)
-        for key in required:
-            if key not in value:
-                raise FieldRefused(f"{place}.{key}", "this field is missing")
-
-    return check
-
-
 def _cache_control(value: Any, seen: Seen) -> None:
     _CACHE_CONTROL(value, seen)
     if isinstance(value, dict) and value.get("ttl") == "1h":
         seen.hour_cache = True
 
 
-_CACHE_CONTROL = _object(
+_CACHE_CONTROL = fields_of(
     "cache_control",
     {
-        "type": _one_of("cache_control.type", "ephemeral"),
-        "ttl": _one_of("cache_control.ttl", "5m", "1h"),
+        "type": one_of("cache_control.type", "ephemeral"),
+        "ttl": one_of("cache_control.ttl", "5m", "1h"),
         # Claude Code's prompt-caching-scope beta: how widely within the operator's organisation a prefix is shared.
-        "scope": _one_of("cache_control.scope", "global", "organization", "workspace", "session"),
+        "scope": one_of("cache_control.scope", "global", "organization", "workspace", "session"),
     },
 )
-_CITATIONS = _data("citations", (dict, list))
-
-
-def _blocks(place: str, kinds: Mapping[str, Check]) -> Check:
-    """Text, or a list of blocks of the given kinds."""
-
-    def check(value: Any, seen: Seen) -> None:
-        if isinstance(value, str):
-            return
-        if not isinstance(value, list):
-            raise _fail(place)
-        seen.depth += 1
-        if seen.depth > 5:
-            raise _fail(place, "blocks are nested too deeply")
-        for item in value:
-            kind = item.get("type") if isinstance(item, dict) else None
-            inner = kinds.get(kind) if isinstance(kind, str) else None
-            if inner is None:
-                raise FieldRefused(f"content.{safe_name(kind)}", f"this kind of block may not stand in {place}")
-            inner(item, seen)
-        seen.depth -= 1
-
-    return check
-
-
-def _source(place: str, kinds: Mapping[str, Check]) -> Check:
-    def check(value: Any, seen: Seen) -> None:
-        kind = value.get("type") if isinstance(value, dict) else None
-        inner = kinds.get(kind) if isinstance(kind, str) else None
-        if inner is None:
-            raise FieldRefused(
-                f"source.{safe_name(kind)}", f"a {place} may come as data only, never from a URL or a stored file"
-            )
-        inner(value, seen)
-
-    return check
+_CITATIONS = data("citations", (dict, list))
 
 
 def _base64_source(place: str, media: tuple[str, ...]) -> Check:
-    return _object(
+    return fields_of(
         place,
-        {"type": _any, "media_type": _one_of(f"{place}.media_type", *media), "data": _text(f"{place}.data")},
+        {"type": anything, "media_type": one_of(f"{place}.media_type", *media), "data": text(f"{place}.data")},
         ("media_type", "data"),
     )
 
@@ -210,8 +88,8 @@ def _text_block(value: Any, seen: Seen) -> None:
     _TEXT(value, seen)
 
 
-_TEXT = _object(
-    "text", {"type": _any, "text": _text("text.text"), "cache_control": _cache_control, "citations": _CITATIONS}
+_TEXT = fields_of(
+    "text", {"type": anything, "text": text("text.text"), "cache_control": _cache_control, "citations": _CITATIONS}
 )
 
 
@@ -220,12 +98,12 @@ def _image(value: Any, seen: Seen) -> None:
     _IMAGE(value, seen)
 
 
-_IMAGE = _object(
+_IMAGE = fields_of(
     "image",
     {
-        "type": _any,
+        "type": anything,
         "cache_control": _cache_control,
-        "source": _source(
+        "source": source_of(
             "image",
             {"base64": _base64_source("image.source", ("image/jpeg", "image/png", "image/gif", "image/webp"))},
         ),
@@ -240,71 +118,71 @@ def _document(value: Any, seen: Seen) -> None:
 
 
 _PLAIN: dict[str, Check] = {"text": _text_block, "image": _image}
-_DOCUMENT = _object(
+_DOCUMENT = fields_of(
     "document",
     {
-        "type": _any,
+        "type": anything,
         "cache_control": _cache_control,
         "citations": _CITATIONS,
-        "context": _data("document.context", str),
-        "title": _data("document.title", str),
-        "source": _source(
+        "context": data("document.context", str),
+        "title": data("document.title", str),
+        "source": source_of(
             "document",
             {
                 "base64": _base64_source("document.source", ("application/pdf",)),
-                "text": _object(
+                "text": fields_of(
                     "document.source",
-                    {"type": _any, "media_type": _one_of("media_type", "text/plain"), "data": _text("data")},
+                    {"type": anything, "media_type": one_of("media_type", "text/plain"), "data": text("data")},
                 ),
-                "content": _object(
-                    "document.source", {"type": _any, "content": _blocks("a document", _PLAIN)}, ("content",)
+                "content": fields_of(
+                    "document.source", {"type": anything, "content": blocks_of("a document", _PLAIN)}, ("content",)
                 ),
             },
         ),
     },
     ("source",),
 )
-_SEARCH_RESULT = _object(
+_SEARCH_RESULT = fields_of(
     # The agent's own material with a name for citations; the provider loads nothing for it.
     "search_result",
     {
-        "type": _any,
+        "type": anything,
         "cache_control": _cache_control,
         "citations": _CITATIONS,
-        "source": _text("search_result.source"),
-        "title": _text("search_result.title"),
-        "content": _blocks("a search result", {"text": _text_block}),
+        "source": text("search_result.source"),
+        "title": text("search_result.title"),
+        "content": blocks_of("a search result", {"text": _text_block}),
     },
 )
-_CALLER = _object("caller", {"type": _one_of("caller.type", "direct")})
-_TOOL_USE = _object(
+_CALLER = fields_of("caller", {"type": one_of("caller.type", "direct")})
+_TOOL_USE = fields_of(
     "tool_use",
     {
-        "type": _any,
-        "id": _text("tool_use.id"),
-        "name": _text("tool_use.name"),
-        "input": _data("tool_use.input"),
+        "type": anything,
+        "id": text("tool_use.id"),
+        "name": text("tool_use.name"),
+        "input": data("tool_use.input"),
         "cache_control": _cache_control,
         "caller": _CALLER,
     },
 )
-_TOOL_RESULT = _object(
+_TOOL_RESULT = fields_of(
     "tool_result",
     {
-        "type": _any,
-        "tool_use_id": _text("tool_result.tool_use_id"),
-        "is_error": _flag("tool_result.is_error"),
+        "type": anything,
+        "tool_use_id": text("tool_result.tool_use_id"),
+        "is_error": flag("tool_result.is_error"),
         "cache_control": _cache_control,
-        "content": _blocks(
+        "content": blocks_of(
             "a tool result",
             {
                 **_PLAIN,
                 "document": _document,
                 "search_result": _SEARCH_RESULT,
                 # Points at a tool of this very request, which is checked where it stands.
-                "tool_reference": _object(
+                "tool_reference": fields_of(
                     "tool_reference",
-                    {"type": _any, "tool_name": _text("tool_reference.tool_name"), "cache_control": _cache_control},
+                    {"type": anything, "tool_name": text("tool_reference.tool_name"), "cache_control": _cache_control},
                 ),
             },
         ),
@@ -316,26 +194,26 @@ _MESSAGE_BLOCKS: dict[str, Check] = {
     "search_result": _SEARCH_RESULT,
     "tool_use": _TOOL_USE,
     "tool_result": _TOOL_RESULT,
-    "thinking": _object(
-        "thinking", {"type": _any, "thinking": _text("thinking.thinking"), "signature": _text("thinking.signature")}
+    "thinking": fields_of(
+        "thinking", {"type": anything, "thinking": text("thinking.thinking"), "signature": text("thinking.signature")}
     ),
-    "redacted_thinking": _object("redacted_thinking", {"type": _any, "data": _text("redacted_thinking.data")}),
+    "redacted_thinking": fields_of("redacted_thinking", {"type": anything, "data": text("redacted_thinking.data")}),
 }
-_OUTPUT_CONFIG = _object(
+_OUTPUT_CONFIG = fields_of(
     "output_config",
     {
-        "effort": _one_of("output_config.effort", None, "low", "medium", "high", "xhigh", "max"),
-        "format": _data("output_config.format"),
-        "task_budget": _data("output_config.task_budget"),
+        "effort": one_of("output_config.effort", None, "low", "medium", "high", "xhigh", "max"),
+        "format": data("output_config.format"),
+        "task_budget": data("output_config.task_budget"),
     },
 )
-_MESSAGE = _object(
+_MESSAGE = fields_of(
     "messages",
     {
         # Claude Code puts operator words in the middle of a conversation as `system`.
-        "role": _one_of("messages.role", "user", "assistant", "system"),
-        "content": _blocks("a message", _MESSAGE_BLOCKS),
-        "clear_at": _one_of("messages.clear_at", None, "next_user_message", "never"),
+        "role": one_of("messages.role", "user", "assistant", "system"),
+        "content": blocks_of("a message", _MESSAGE_BLOCKS),
+        "clear_at": one_of("messages.clear_at", None, "next_user_message", "never"),
         "output_config": _OUTPUT_CONFIG,
     },
     ("role", "content"),
@@ -344,25 +222,25 @@ _MESSAGE = _object(
 
 def _messages(value: Any, seen: Seen) -> None:
     if not isinstance(value, list) or not value:
-        raise _fail("messages")
+        raise failed("messages")
     for item in value:
         _MESSAGE(item, seen)
 
 
 _CLIENT_TOOLS = re.compile(r"(bash|text_editor|memory)_\d{8}\Z")
-_TOOL = _object(
+_TOOL = fields_of(
     "tools",
     {
-        "type": _any,
-        "name": _text("tools.name"),
-        "description": _text("tools.description"),
-        "input_schema": _data("tools.input_schema"),
-        "input_examples": _data("tools.input_examples", list),
+        "type": anything,
+        "name": text("tools.name"),
+        "description": text("tools.description"),
+        "input_schema": data("tools.input_schema"),
+        "input_examples": data("tools.input_examples", list),
         "cache_control": _cache_control,
-        "strict": _flag("tools.strict"),
-        "eager_input_streaming": _flag("tools.eager_input_streaming"),
-        "defer_loading": _flag("tools.defer_loading"),
-        "max_characters": _number("tools.max_characters"),
+        "strict": flag("tools.strict"),
+        "eager_input_streaming": flag("tools.eager_input_streaming"),
+        "defer_loading": flag("tools.defer_loading"),
+        "max_characters": number("tools.max_characters"),
         "allowed_callers": lambda value, _seen: _only_direct(value),
     },
 )
@@ -376,10 +254,10 @@ def _only_direct(value: Any) -> None:
 
 def _tools(value: Any, seen: Seen) -> None:
     if not isinstance(value, list):
-        raise _fail("tools")
+        raise failed("tools")
     for item in value:
         if not isinstance(item, dict):
-            raise _fail("tools")
+            raise failed("tools")
         kind = item.get("type")
         if kind is not None and kind != "custom" and not (isinstance(kind, str) and _CLIENT_TOOLS.match(kind)):
             name = re.sub(r"_\d{8}\Z", "", kind) if isinstance(kind, str) else kind
@@ -394,7 +272,7 @@ def _context_management(value: Any, _seen: Seen) -> None:
     if value is None:
         return
     if not isinstance(value, dict) or set(value) - {"edits"} or not isinstance(value.get("edits", []), list):
-        raise _fail("context_management")
+        raise failed("context_management")
     for edit in value.get("edits", []):
         kind = edit.get("type") if isinstance(edit, dict) else None
         if not isinstance(kind, str) or not re.match(r"clear_(thinking|tool_uses)_\d{8}\Z", kind):
@@ -404,47 +282,47 @@ def _context_management(value: Any, _seen: Seen) -> None:
 
 
 _TOP: dict[str, Check] = {
-    "model": _text("model"),
+    "model": text("model"),
     "messages": _messages,
-    "system": _blocks("system", {"text": _text_block}),
+    "system": blocks_of("system", {"text": _text_block}),
     "max_tokens": lambda value, _seen: _positive(value),
-    "stream": _flag("stream"),
-    "temperature": _number("temperature"),
-    "top_p": _number("top_p"),
-    "top_k": _number("top_k"),
-    "stop_sequences": _texts("stop_sequences"),
+    "stream": flag("stream"),
+    "temperature": number("temperature"),
+    "top_p": number("top_p"),
+    "top_k": number("top_k"),
+    "stop_sequences": texts("stop_sequences"),
     "tools": _tools,
-    "tool_choice": _object(
+    "tool_choice": fields_of(
         "tool_choice",
         {
-            "type": _one_of("tool_choice.type", "auto", "any", "tool", "none"),
-            "name": _text("tool_choice.name"),
-            "disable_parallel_tool_use": _flag("tool_choice.disable_parallel_tool_use"),
+            "type": one_of("tool_choice.type", "auto", "any", "tool", "none"),
+            "name": text("tool_choice.name"),
+            "disable_parallel_tool_use": flag("tool_choice.disable_parallel_tool_use"),
         },
     ),
-    "thinking": _object(
+    "thinking": fields_of(
         "thinking",
         {
-            "type": _one_of("thinking.type", "enabled", "disabled", "adaptive"),
-            "budget_tokens": _number("thinking.budget_tokens"),
-            "display": _one_of("thinking.display", None, "summarized", "omitted", "updates"),
-            "block_binding": _data("thinking.block_binding"),
+            "type": one_of("thinking.type", "enabled", "disabled", "adaptive"),
+            "budget_tokens": number("thinking.budget_tokens"),
+            "display": one_of("thinking.display", None, "summarized", "omitted", "updates"),
+            "block_binding": data("thinking.block_binding"),
         },
     ),
-    "metadata": _object("metadata", {"user_id": _data("metadata.user_id", str)}),
+    "metadata": fields_of("metadata", {"user_id": data("metadata.user_id", str)}),
     "output_config": _OUTPUT_CONFIG,
-    "output_format": _data("output_format"),
+    "output_format": data("output_format"),
     "context_management": _context_management,
     "cache_control": _cache_control,
-    "service_tier": _one_of("service_tier", None, "auto", "standard_only"),
-    "speed": _one_of("speed", None, "standard"),
-    "diagnostics": _object("diagnostics", {"previous_message_id": _data("diagnostics.previous_message_id", str)}),
+    "service_tier": one_of("service_tier", None, "auto", "standard_only"),
+    "speed": one_of("speed", None, "standard"),
+    "diagnostics": fields_of("diagnostics", {"previous_message_id": data("diagnostics.previous_message_id", str)}),
 }
 
 
 def _positive(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
-        raise _fail("max_tokens")
+        raise failed("max_tokens")
 
 
 _BETA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")

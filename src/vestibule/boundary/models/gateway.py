@@ -19,24 +19,25 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vestibule.boundary.models import asgi, rules
+from vestibule.boundary.models.decisions import Decisions
 from vestibule.boundary.models.exchange import Admitted, Exchange, Result
-from vestibule.boundary.models.fields import FieldRefused
+from vestibule.boundary.models.fieldkit import FieldRefused
 from vestibule.boundary.models.providers import Upstream
 from vestibule.boundary.models.rules import Facts, ModelRequest
 from vestibule.boundary.models.upstream import UpstreamClient, UpstreamLimits
 from vestibule.boundary.models.wire import anthropic as wire
 from vestibule.boundary.models.wire import strict_json
-from vestibule.core.canonical import digest_bytes
 from vestibule.core.crossing import Actor, Crossing, first_refusal
 from vestibule.core.errors import DependencyDown, Refused
-from vestibule.core.model import Event, Receipt, Task, Usage
+from vestibule.core.model import Task, Usage
 from vestibule.core.ports import ModelLedger
 from vestibule.core.refusal import Refusal, refusal
-from vestibule.core.verdict import Ruling, Verdict
 from vestibule.cost.prices import ModelPrice, Prices
 
 PREFIX = "/anthropic"
 _BODY_SECONDS = 60.0
+_PATIENCE = 3
+"""Failures of the provider in a row after which agent programs are asked not to repeat: some would for minutes."""
 _NO_RETRY = ((b"x-should-retry", b"false"),)
 
 
@@ -83,7 +84,6 @@ class ModelGateway:
         http: UpstreamClient,
         parallel: int,
     ) -> None:
-        self._crossing = crossing
         self._authenticate = authenticate
         self._upstream = upstream
         self._ledger = ledger
@@ -92,8 +92,10 @@ class ModelGateway:
         self._http = http
         self._slots = asyncio.Semaphore(parallel)
         self._largest_ratio = 0
+        self._failures = 0
         self._busy: set[asyncio.Task[Any]] = set()
         self.refusals: deque[Refusal] = deque(maxlen=200)
+        self._decisions = Decisions(crossing, upstream, task.agent.model, self.refusals.append)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "lifespan":
@@ -217,7 +219,7 @@ class ModelGateway:
             Refused: `budget.*`, or a dependency that is down.
         """
         upstream = self._upstream
-        if upstream is None or request.model not in self._names():
+        if upstream is None or request.model not in self._decisions.names():
             return Facts(model_allowed=False, refusal=rules.model_refusal(request.model, self._task.agent.model))
         key = upstream.key()
         price = await asyncio.to_thread(self._prices.find, upstream.model, datetime.now(UTC))
@@ -233,7 +235,7 @@ class ModelGateway:
         ceiling = admitted.ceiling
         details = {"reserved_nano_usd": ceiling.cost_nano_usd, "reserved_tokens": ceiling.budgeted_tokens}
         try:
-            verdict, intent, receipt = await self._record(actor, Facts(), admitted.request, details)
+            verdict, intent, receipt = await self._decisions.record(actor, Facts(), admitted.request, details)
         except BaseException as error:
             await self._unhold(admitted.hold)
             if isinstance(error, DependencyDown):
@@ -252,11 +254,11 @@ class ModelGateway:
             except BaseException as error:
                 # Ours, or the process is ending: the hold stays held until it is reconciled.
                 ended = {"error": type(error).__name__}
-                self._submit(self._crossing.outcome(intent, receipt, ok=False, details=ended))
+                self._decisions.outcome(intent, receipt, ok=False, details=ended)
                 raise
             self._learn(admitted.request, result)
             outcome = result.details(admitted.price.table_digest)
-            self._submit(self._crossing.outcome(intent, receipt, ok=result.ok, details=outcome))
+            self._decisions.outcome(intent, receipt, ok=result.ok, details=outcome)
             if result.error is not None:
                 await self._show_error(client, result)
         finally:
@@ -275,10 +277,6 @@ class ModelGateway:
         if not isinstance(value, dict):
             raise strict_json.BadJson("the body is no JSON object")
         return value
-
-    def _names(self) -> tuple[str, ...]:
-        """The task's model as configured, and as its provider knows it (`provider/model` and `model`)."""
-        return (self._task.agent.model, self._upstream.model) if self._upstream else ()
 
     async def _hold(self, request: ModelRequest, price: ModelPrice) -> tuple[str, Usage]:
         tokens = request.input_tokens(rules.next_ratio(self._largest_ratio))
@@ -310,65 +308,15 @@ class ModelGateway:
             return  # it stays held: that refuses more, never less
 
     def _learn(self, request: ModelRequest, result: Result) -> None:
+        self._failures = self._failures + 1 if result.error is not None else 0
         if result.tokens is not None and result.status == 200:
             self._largest_ratio = max(self._largest_ratio, rules.seen_ratio(result.tokens.all_input, request))
-
-    def _resource(self, request: ModelRequest | None) -> dict[str, Any]:
-        provider = self._upstream.provider if self._upstream else ""
-        model = self._upstream.model if self._upstream else ""
-        if request is not None and request.model not in self._names():
-            # A foreign name is the agent's text: bounded, and only if it looks like a model's name.
-            model = request.model[:80] if request.model[:80].isprintable() else "unprintable"
-        return {
-            "id": f"{provider}/{model}",
-            "provider": provider,
-            "model": model,
-            "api": "anthropic",
-            "stream": bool(request and request.stream),
-        }
-
-    async def _record(
-        self, actor: Actor, facts: Facts, request: ModelRequest | None, details: dict[str, Any]
-    ) -> tuple[Verdict, Event, Receipt]:
-        """Decide and write the intent. Durable when it returns.
-
-        Raises:
-            DependencyDown: `audit`.
-        """
-        resource = self._resource(request)
-        try:
-            verdict, input_digest = await asyncio.to_thread(
-                self._crossing.judge, actor, "model.request", resource, facts.as_input()
-            )
-        except Exception as error:  # noqa: BLE001 a policy that breaks is a deny, and the log says so
-            down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__).refusal
-            verdict, input_digest = Verdict(ruling=Ruling.DENY, reasons=(down.rule,), refusals=(down,)), ""
-        verdict = rules.joined(verdict, facts)
-        if request is not None:
-            details = {
-                **details,
-                "request": digest_bytes(request.body),
-                "bytes": len(request.body),
-                "max_tokens": request.max_tokens,
-                "messages": request.messages,
-                "tools": request.tools,
-            }
-        intent = self._crossing.intent(
-            actor, "model.request", resource["id"], verdict, input_digest=input_digest, details=details
-        )
-        try:
-            receipt = await asyncio.wrap_future(self._crossing.audit.submit(intent))
-        except DependencyDown:
-            raise
-        except Exception as error:  # noqa: BLE001 whatever the log's trouble is: unrecorded is refused
-            raise DependencyDown("audit", "The audit log does not accept entries.", fact=type(error).__name__) from None
-        return verdict, intent, receipt
 
     async def _refuse(
         self, actor: Actor, send: asgi.Send, facts: Facts, request: ModelRequest | None, *, status: int
     ) -> None:
         try:
-            verdict, _, _ = await self._record(actor, facts, request, {})
+            verdict, _, _ = await self._decisions.record(actor, facts, request, {})
         except DependencyDown as error:
             await self._answer_refusal(send, error.refusal)
             return
@@ -396,15 +344,9 @@ class ModelGateway:
             await client.body(wire.error_event("api_error", found.sentence(), found.as_json()), more=False)
             return
         body = wire.error_body("api_error", found.sentence(), found.as_json())
-        await client.start(502, [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())])
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await client.start(502, [*headers, *(_NO_RETRY if self._failures >= _PATIENCE else ())])
         await client.body(body, more=False)
-
-    def _submit(self, event: Event) -> None:
-        try:
-            self._crossing.audit.submit(event)
-        except DependencyDown as error:
-            # The effect is past; the log's own failure refuses every next intent, the reconciler closes this one.
-            self.refusals.append(error.refusal)
 
 
 def _field_facts(error: FieldRefused) -> Facts:

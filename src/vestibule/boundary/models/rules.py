@@ -15,7 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vestibule.boundary.models.fields import FieldRefused, check_betas, check_fields
+from vestibule.boundary.models.fieldkit import FieldRefused
+from vestibule.boundary.models.fields import check_betas, check_fields
 from vestibule.boundary.models.wire.strict_json import BadJson, dump
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.verdict import Ruling, Verdict, strictest

@@ -39,7 +39,8 @@ class ScriptedProvider:
             return
         if scope["type"] != "http":
             return
-        if not hmac.compare_digest(asgi.header(scope, b"x-api-key"), self._key):
+        shown = asgi.header(scope, b"x-api-key") or asgi.header(scope, b"authorization").removeprefix(b"Bearer ")
+        if not hmac.compare_digest(shown, self._key):
             await asgi.answer(send, 401, _error("authentication_error", "wrong key"))
             return
         if scope["method"] != "POST" or scope["path"] != "/v1/messages":

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anthropic
+import models_house
 import pytest
 from models_house import MODEL, RUN, House
 from sqlalchemy import select, text
@@ -27,7 +28,7 @@ ASK = [{"role": "user", "content": "hi"}]
 
 
 def sdk(house: House, url: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=url, api_key=house.token, max_retries=0, timeout=20)
+    return models_house.sdk(house.token, url)  # type: ignore[no-any-return]
 
 
 def create(house: House, url: str, **more: Any) -> Any:
@@ -280,6 +281,19 @@ def test_provider_down_is_an_error_without_cost(house: House) -> None:
     found = outcome(house)
     assert found["result"] == "failed"
     assert found["usage"]["cost_nano_usd"] == 0
+
+
+def test_provider_that_stays_down_asks_programs_to_stop_repeating(house: House) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    sock.close()
+    url = house.open(f"http://127.0.0.1:{port}")
+    seen = []
+    for _ in range(3):
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            create(house, url)
+        seen.append(caught.value.response.headers.get("x-should-retry"))
+    assert seen == [None, None, "false"]
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, "rate_limit_error"), (500, "api_error"), (529, "overloaded_error")])

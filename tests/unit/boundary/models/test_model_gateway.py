@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anthropic
+import models_house
 import pytest
 from models_house import MODEL, RUN, House
 
@@ -17,7 +18,7 @@ ASK = [{"role": "user", "content": "hi"}]
 
 
 def sdk(house: House, url: str, **more: object) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=url, api_key=house.token, max_retries=0, timeout=20, **more)  # type: ignore[arg-type]
+    return models_house.sdk(house.token, url, **more)  # type: ignore[no-any-return]
 
 
 def test_message_goes_through_and_is_settled_from_reported_usage(house: House) -> None:
@@ -66,13 +67,16 @@ def test_intent_is_recorded_before_and_outcome_after_with_integers_only(house: H
     canonical_json([intent.details, outcome.details])  # raises on a float
 
 
-def test_bearer_token_works_and_two_different_credentials_do_not(house: House) -> None:
+def test_token_is_taken_from_either_header_and_a_second_credential_is_refused(house: House) -> None:
     url = house.open(house.scripted(HELLO))
-    client = anthropic.Anthropic(base_url=url, auth_token=house.token, api_key=None, max_retries=0)
-    assert client.messages.create(model=MODEL, max_tokens=10, messages=ASK).stop_reason == "end_turn"
-    foreign = sdk(house, url, default_headers={"Authorization": "Bearer someone-elses"})
-    with pytest.raises(anthropic.AuthenticationError):
-        foreign.messages.create(model=MODEL, max_tokens=10, messages=ASK)
+    bearer = f"Bearer {house.token}"
+    assert _status(url, {"x-api-key": house.token}) == 200
+    assert _status(url, {"authorization": bearer}) == 200
+    assert _status(url, {"x-api-key": house.token, "authorization": bearer}) == 200
+    assert _status(url, {"x-api-key": "someone-elses", "authorization": bearer}) == 401
+    assert _status(url, {"x-api-key": house.token, "authorization": "Bearer someone-elses"}) == 401
+    assert _status(url, {"authorization": f"Basic {house.token}"}) == 401
+    assert _status(url, {}) == 401
 
 
 def test_wrong_token_reaches_neither_policy_nor_books_nor_provider(house: House) -> None:
@@ -263,6 +267,20 @@ def test_racing_requests_are_admitted_exactly_as_many_as_fit(house: House) -> No
     limit = house.budget.nano_usd
     assert limit is not None
     assert house.ledger.usage(RUN).cost_nano_usd <= limit
+
+
+def _status(url: str, headers: dict[str, str]) -> int:
+    import http.client
+    import json
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    body = json.dumps({"model": MODEL, "max_tokens": 5, "messages": ASK})
+    connection.request("POST", parts.path + "/v1/messages", body, {"content-type": "application/json", **headers})
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def _held(house: House) -> tuple[int, int]:
