@@ -3,7 +3,8 @@
 Rules it keeps:
 1. Hooks, filters, fsmonitor, external diff, textconv, submodules, credential helpers, pagers, editors
    and protocols other than local files are off; system and user configuration is not read; a repository's
-   own configuration cannot turn them on (command line wins; `safe.bareRepository=explicit`).
+   own configuration cannot turn them on (command line wins; `safe.bareRepository=explicit`; programs under names of
+   its own choosing, such as filters, are listed and overruled first: `drivers`).
 2. Arguments are lists; user data never begins an argument (`--end-of-options`, `--`, or stdin).
 3. Output is bytes, NUL-separated where git offers it, and bounded.
 4. It never runs in a tree an agent owns.
@@ -25,6 +26,7 @@ from pathlib import Path
 from vestibule.core.base import Noun
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.core.ids import SHA, Sha
+from vestibule.git import drivers
 
 MAX_OUTPUT = 512 << 20
 MAX_BLOB = 64 << 20
@@ -127,6 +129,7 @@ class Git:
     def __init__(self, git_dir: Path, work_tree: Path | None = None) -> None:
         self.git_dir = git_dir
         self.work_tree = work_tree
+        self._programs_off: list[tuple[str, str]] | None = None
 
     @classmethod
     def open(cls, path: Path) -> Git:
@@ -195,8 +198,13 @@ class Git:
         prefix = [f"--git-dir={self.git_dir}"]
         if self.work_tree is not None:
             prefix.append(f"--work-tree={self.work_tree}")
+        if self._programs_off is None:
+            listing = b""
+            if drivers.may_name_programs(self.git_dir):
+                listing = _execute(drivers.LISTING, cwd=self.root, prefix=prefix, ok_codes=(0, 1))
+            self._programs_off = drivers.overrules(listing)
         return _execute(
-            argv,
+            drivers.without_drivers(argv),
             cwd=self.root,
             prefix=prefix,
             stdin=stdin,
@@ -204,6 +212,7 @@ class Git:
             config=config,
             ok_codes=ok_codes,
             timeout=timeout,
+            overrules=self._programs_off,
         )
 
     def text(self, argv: Sequence[str], **kwargs: object) -> str:
@@ -398,6 +407,13 @@ def _env(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {**_NULL_ENV, **(extra or {})}
 
 
+def _config_env(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    found = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (key, value) in enumerate(settings):
+        found |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+    return found
+
+
 def _execute(
     argv: Sequence[str],
     *,
@@ -408,9 +424,10 @@ def _execute(
     config: Sequence[str] = (),
     ok_codes: Sequence[int] = (0,),
     timeout: float = 300,
+    overrules: Sequence[tuple[str, str]] = (),
 ) -> bytes:
     # safe.directory is honoured only from the environment or command scope; the caller named this repository.
-    full_env = _env(env) | {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    full_env = _env(env) | _config_env([("safe.directory", "*"), *overrules])
     try:
         done = subprocess.run(
             _argv(argv, prefix, config),

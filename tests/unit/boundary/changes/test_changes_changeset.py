@@ -40,8 +40,12 @@ def test_added_modified_deleted_renamed_and_retyped_entries(repo: Path) -> None:
     )
     found = changes(repo, base, head)
     assert {path: change.status for path, change in found.items()} == {
-        b"new": "A", b"mod": "M", b"gone": "D", b"moved.txt": "R", b"t": "T",
-    }  # fmt: skip
+        b"new": "A",
+        b"mod": "M",
+        b"gone": "D",
+        b"moved.txt": "R",
+        b"t": "T",
+    }
     assert found[b"mod"].added == ((2, b"X"), (4, b"4"))
     assert found[b"mod"].removed == 1
     assert found[b"moved.txt"].old_path == b"old/name.txt"

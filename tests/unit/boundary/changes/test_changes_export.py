@@ -230,8 +230,11 @@ def test_the_bases_ignore_rules_decide_and_the_agents_do_not(tmp_path: Path) -> 
     applied = run_apply(tmp_path, export, base)
     assert set(applied.files) == {".gitignore", "tracked.log", "sub/keep.log", "src/new.py", "agent-ignored"}
     assert {path for path, why in applied.dropped if why.startswith("ignored")} == {
-        "build/x", "a.log", "sub/local", "new\u00fc.log",
-    }  # fmt: skip
+        "build/x",
+        "a.log",
+        "sub/local",
+        "new\u00fc.log",
+    }
 
 
 def test_an_export_without_changes_is_the_base_itself(tmp_path: Path) -> None:

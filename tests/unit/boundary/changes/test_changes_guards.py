@@ -144,11 +144,29 @@ def test_submodules_are_refused_whether_added_moved_or_removed() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "git~1/config", ".git ./x", ".git/hooks/pre-commit", "a/.GIT/config", "a/../b", "/etc/x", "a\nb", "a\x1b[31m",
-        "con.txt", "aux/x", "a:b", "trailing.", "trail ", "a\\b", "a%2e%2e/b", "x\u202ey", "x\u200by",
-        "caf\u0065\u0301.txt", "bad\udcff", "a//b", "./a",
+        "git~1/config",
+        ".git ./x",
+        ".git/hooks/pre-commit",
+        "a/.GIT/config",
+        "a/../b",
+        "/etc/x",
+        "a\nb",
+        "a\x1b[31m",
+        "con.txt",
+        "aux/x",
+        "a:b",
+        "trailing.",
+        "trail ",
+        "a\\b",
+        "a%2e%2e/b",
+        "x\u202ey",
+        "x\u200by",
+        "caf\u0065\u0301.txt",
+        "bad\udcff",
+        "a//b",
+        "./a",
     ],
-)  # fmt: skip
+)
 def test_a_new_name_without_a_safe_normal_form_is_refused(path: str) -> None:
     items = findings(make_change(path, b"x\n"))
     assert any(rule.startswith("path.") for rule in rules_of(items)), items
