@@ -166,7 +166,7 @@ def test_the_shipped_policy_and_the_rules_agree(shipped: PolicySet) -> None:
         assert verdict.allowed == (objection is None), (facts, verdict, objection)
         if objection is not None:
             late = {"review.expired", "review.closed"}  # of a gate that is both, each names one
-            assert objection.rule in verdict.reasons or late & {objection.rule} and late & set(verdict.reasons)
+            assert objection.rule in verdict.reasons or (late & {objection.rule} and late & set(verdict.reasons))
 
 
 @pytest.mark.parametrize("member", sorted(rules.may_decide(
@@ -175,3 +175,57 @@ def test_the_shipped_policy_and_the_rules_agree(shipped: PolicySet) -> None:
 def test_every_fact_is_a_boolean_or_a_known_word(member: str) -> None:
     facts = rules.may_decide(BOB, gate(), reason="fine", current_binding=binding(), now=NOW)
     assert isinstance(facts[member], bool) or facts[member] in ("never", "recorded")
+
+
+def decision(**changes: object) -> Decision:
+    values: dict[str, object] = {
+        "id": "d-1",
+        "gate": "g-1",
+        "run": RUN,
+        "person": BOB,
+        "choice": "approve",
+        "reason": "fine",
+        "binding": binding(),
+        "time": NOW,
+        **changes,
+    }
+    return Decision.model_validate(values)
+
+
+def test_a_valid_approval_counts() -> None:
+    outcome = rules.evaluate(gate(), [decision()], NOW)
+    assert (outcome.state, outcome.approvals, outcome.needed) == ("approved", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"person": AGENT}, "review.agent"),
+        ({"run": "r-other"}, "review.stale"),
+        *[
+            ({"binding": binding().model_copy(update={field: "0" * 40})}, "review.stale")
+            for field in type(binding()).model_fields
+        ],
+        ({"person": Person(id="local:eve", how="uid")}, "review.not_eligible"),
+        ({"time": EXPIRES}, "review.expired"),
+        ({"time": LATE}, "review.expired"),
+        ({"reason": "\u200b"}, "review.no_reason"),
+        ({"reason": "x" * 4001}, "review.no_reason"),
+        ({"person": REQUESTER, "self_review": True}, "review.self_approval"),
+    ],
+)
+def test_an_answer_that_breaks_one_rule_does_not_count(changes: dict[str, object], why: str) -> None:
+    found = gate(eligible=("local:bob", REQUESTER.id, AGENT.id))
+    outcome = rules.evaluate(found, [decision(**changes)], NOW)
+    assert (outcome.state, outcome.approvals) == ("open", 0)
+    assert [vote.why for vote in outcome.votes] == [why]
+
+
+def test_an_answer_at_another_gate_is_not_seen() -> None:
+    assert rules.evaluate(gate(), [decision(gate="g-2")], NOW).votes == ()
+
+
+def test_solo_work_that_does_not_say_so_does_not_count() -> None:
+    found = gate(self_approval="recorded")
+    assert not rules.evaluate(found, [decision(person=REQUESTER)], NOW).approved
+    assert rules.evaluate(found, [decision(person=REQUESTER, self_review=True)], NOW).approved
