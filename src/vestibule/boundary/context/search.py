@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
-from vestibule.boundary.context.workspace import NotDone, Workspace
+from vestibule.boundary.context.workspace import Workspace
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.text.sanitize import one_line
 

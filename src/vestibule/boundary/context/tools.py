@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vestibule.boundary.context.briefing import Briefing
+from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
 from vestibule.boundary.context.rules import Call, Rights
 from vestibule.boundary.context.search import is_binary, search
 from vestibule.boundary.context.wire.filters import BadFilter, Filter, parse_filter
 from vestibule.boundary.context.wire.patch import DoesNotApply
-from vestibule.boundary.context.workspace import Change, Entry, NotDone, Workspace
+from vestibule.boundary.context.workspace import Change, Entry, Workspace
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.ports import CommandRunner, SandboxResult
 from vestibule.core.text.sanitize import find_hidden, one_line, show_hidden

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vestibule.boundary.context.file_errors import NotDone, check_regular, explained, gone, no_git
 from vestibule.boundary.context.openat2 import open_beneath
 from vestibule.core.errors import DependencyDown, Refused
-from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.text.paths import PathRefused, normalise_path
 
 MAX_DEPTH = 64
@@ -39,14 +39,6 @@ MAX_VISITED = 200_000
 """Names that one walk looks at."""
 
 _CHUNK = 1 << 20
-
-
-class NotDone(Exception):
-    """An ordinary failure, such as a missing file. `code` is a stable word, the text one sentence."""
-
-    def __init__(self, code: str, sentence: str) -> None:
-        self.code = code
-        super().__init__(sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +79,7 @@ class Workspace:
         try:
             self._root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise _gone(error) from error
+            raise gone(error) from error
         self.lock = threading.RLock()
         try:
             self._chown = self._owner()
@@ -108,9 +100,9 @@ class Workspace:
 
     def _alive(self) -> int:
         if self._root < 0:
-            raise _gone(OSError(errno.EBADF, "closed"))
+            raise gone(OSError(errno.EBADF, "closed"))
         if os.fstat(self._root).st_nlink == 0:
-            raise _gone(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+            raise gone(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
         return self._root
 
     # reading
@@ -125,7 +117,7 @@ class Workspace:
         """
         # O_NONBLOCK: opening a pipe must not wait for a writer that never comes.
         with self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
-            found = _check_regular(path, os.fstat(fd))
+            found = check_regular(path, os.fstat(fd))
             if found.st_size > limit:
                 raise NotDone(
                     "too_large", f"{path} has {found.st_size} bytes; this tool reads files of at most {limit} bytes."
@@ -143,7 +135,7 @@ class Workspace:
         """The regular file at `path`, None when there is none."""
         try:
             with self._open(path, os.O_PATH) as fd:
-                found = _check_regular(path, os.fstat(fd))
+                found = check_regular(path, os.fstat(fd))
         except (NotDone, Refused) as error:
             if isinstance(error, DependencyDown):
                 raise
@@ -244,7 +236,7 @@ class Workspace:
             try:
                 fd = os.open(temporary, flags, 0o600, dir_fd=folder)
             except OSError as error:
-                raise _explained(path, error) from error
+                raise explained(path, error) from error
             try:
                 view = memoryview(data)
                 while view:
@@ -258,7 +250,7 @@ class Workspace:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 if isinstance(error, OSError):
-                    raise _explained(path, error) from error
+                    raise explained(path, error) from error
                 raise
             finally:
                 os.close(fd)
@@ -279,12 +271,12 @@ class Workspace:
         except FileNotFoundError:
             return (0o755 if executable else 0o644), True
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
         try:
             found = os.fstat(fd)
         finally:
             os.close(fd)
-        _check_regular(path, found)
+        check_regular(path, found)
         keep = bool(found.st_mode & stat.S_IXUSR) if executable is None else executable
         return (0o755 if keep else 0o644), False
 
@@ -294,13 +286,13 @@ class Workspace:
             try:
                 os.unlink(name, dir_fd=folder)
             except OSError as error:
-                raise _explained(path, error) from error
+                raise explained(path, error) from error
 
     @contextlib.contextmanager
     def _folder_of(self, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
         """A descriptor of the folder that holds `path`, and the last name."""
         *folders, name = path.split("/")
-        _no_git(path)
+        no_git(path)
         fd = self._open_folder(self._alive(), ".", path)
         try:
             for part in folders:
@@ -308,10 +300,10 @@ class Workspace:
                     deeper = open_beneath(fd, part, os.O_PATH | os.O_DIRECTORY)
                 except FileNotFoundError as error:
                     if not make:
-                        raise _explained(path, error) from error
+                        raise explained(path, error) from error
                     deeper = self._make_folder(fd, part, path)
                 except OSError as error:
-                    raise _explained(path, error) from error
+                    raise explained(path, error) from error
                 os.close(fd)
                 fd = deeper
             yield fd, name
@@ -323,7 +315,7 @@ class Workspace:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=parent)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
         fd = self._open_folder(parent, name, path, os.O_RDONLY)
         if self._chown is not None and os.fstat(fd).st_uid == 0:
             os.fchown(fd, *self._chown)
@@ -333,15 +325,15 @@ class Workspace:
         try:
             return open_beneath(parent, name, flags | os.O_DIRECTORY)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
 
     @contextlib.contextmanager
     def _open(self, path: str, flags: int) -> Iterator[int]:
-        _no_git(path)
+        no_git(path)
         try:
             fd = open_beneath(self._alive(), path, flags)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
         try:
             yield fd
         finally:
@@ -362,62 +354,3 @@ def _look(fd: int, folder: str, entry: os.DirEntry[str]) -> tuple[bool, Entry | 
     except (PathRefused, OSError):
         pass
     return False, None
-
-
-def _no_git(path: str) -> None:
-    if any(part.casefold() == ".git" for part in path.split("/")):
-        raise Refused(_refusal("path.git", "The path leads into git's folder.", path, "Work on tracked files only."))
-
-
-def _check_regular(path: str, found: os.stat_result) -> os.stat_result:
-    if stat.S_ISDIR(found.st_mode):
-        raise NotDone("folder", f"{path} is a folder.")
-    if stat.S_ISLNK(found.st_mode):
-        raise Refused(_link(path))
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(_refusal("path.kind", "The path is no regular file.", path, "Work on regular files only."))
-    if found.st_nlink != 1:
-        raise Refused(
-            _refusal("path.hard_link", "The file has more than one name.", path, "Copy it, and work on the copy.")
-        )
-    return found
-
-
-def _explained(path: str, error: OSError) -> Exception:
-    if error.errno in (errno.ELOOP, errno.EXDEV):
-        return Refused(_link(path))
-    if error.errno == errno.ENOENT:
-        return NotDone("missing", f"There is no file {path}.")
-    if error.errno == errno.ENOTDIR:
-        return NotDone("not_folder", f"{path}: a name on the way is a file, not a folder.")
-    if error.errno == errno.EISDIR:
-        return NotDone("folder", f"{path} is a folder.")
-    if error.errno == errno.ENXIO:
-        return Refused(_refusal("path.kind", "The path is no regular file.", path, "Work on regular files only."))
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return NotDone("no_access", f"{path} cannot be opened ({os.strerror(error.errno)}).")
-    if error.errno in (errno.ESTALE, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
-        return _gone(error)
-    return NotDone("failed", f"{path}: {os.strerror(error.errno or errno.EIO)}.")
-
-
-def _link(path: str) -> Refusal:
-    return _refusal(
-        "path.link",
-        "The path goes through a symbolic link or out of the workspace.",
-        path,
-        "Name the file that the link points to by its own path.",
-    )
-
-
-def _refusal(rule: str, reason: str, path: str, agent: str) -> Refusal:
-    return refusal(rule, reason, fact=path, agent=agent, person="Nothing to do, unless the file should be reachable.")
-
-
-def _gone(error: OSError) -> DependencyDown:
-    return DependencyDown(
-        "workspace",
-        "The workspace of this run cannot be used.",
-        fact=os.strerror(error.errno or errno.EIO),
-        person="Look for a full or failing disk; then `vestibule resume` the run.",
-    )

@@ -14,7 +14,8 @@ import pytest
 from context_fake import Endpoint
 
 from vestibule.boundary.context import workspace as module
-from vestibule.boundary.context.workspace import Change, NotDone, Workspace
+from vestibule.boundary.context.file_errors import NotDone
+from vestibule.boundary.context.workspace import Change, Workspace
 from vestibule.core.errors import Refused
 
 SWAPS = {"folder": 30_000, "file": 300}
