@@ -13,11 +13,13 @@ A row's `hashes` are the nodes its leaf completes, from level 0 up: node `(level
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from vestibule.audit.tree import HASH_SIZE, NodeReader
+from vestibule.audit.trust import locked
 
 FILE: Final = "log.db"
 MAX_VALUE: Final = 8 << 20
@@ -72,12 +74,27 @@ def open_writer(path: Path, *, busy_ms: int) -> sqlite3.Connection:
     """Opens the log for appending; makes it when it does not exist.
 
     Raises:
-        sqlite3.Error, BrokenLog: it cannot be used.
+        sqlite3.Error, BrokenLog, OSError: it cannot be used.
     """
+    deadline = time.monotonic() + busy_ms / 1000
+    # SQLite's own waiting does not cover the change to WAL, nor the moment when a last user leaves.
+    with locked(path.with_name(".lock")):
+        while True:
+            try:
+                return _open(path, busy_ms)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.005)
+
+
+def _open(path: Path, busy_ms: int) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False)
     try:
         _harden(connection)
-        connection.execute("PRAGMA journal_mode=WAL")
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != ("wal",):
+            raise BrokenLog("the file system does not allow a write-ahead log")
         connection.execute("PRAGMA synchronous=FULL")
         if not _schema(connection):
             _create(connection)

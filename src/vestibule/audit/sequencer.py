@@ -78,9 +78,15 @@ class Sequencer:
             self._read = node_reader(self._connection)
             self._range = CompactRange()
             self._last_ms = 0
+            # Heads before the snapshot: what others append and sign meanwhile must not look like a rollback.
+            signed = read_signed_head(folder, self.key)
+            remembered = trust.head(self.key.verifier)
             self._connection.execute("BEGIN")
             self._catch_up()
-            self.sealed = self._check_heads(trust)
+            self._check_extends(signed)
+            if remembered is not None:
+                self._check_extends(remembered)
+            self.sealed = signed.size
             self._connection.execute("COMMIT")
         except BaseException:
             self._connection.close()
@@ -208,15 +214,6 @@ class Sequencer:
         if back > BACK_MS or abs(jump) > JUMP_MS:
             return wall if back > BACK_MS else max(wall, self._last_ms), [clock_event(self._last_ms, wall, jump)]
         return max(wall, self._last_ms), []
-
-    def _check_heads(self, trust: Trust) -> int:
-        """The size of the last signed head, after checking that the log extends it and the one a verifier remembers."""
-        signed = read_signed_head(self.folder, self.key)
-        self._check_extends(signed)
-        remembered = trust.head(self.key.verifier)
-        if remembered is not None:
-            self._check_extends(remembered)
-        return signed.size
 
     def _check_extends(self, old: Checkpoint) -> None:
         """Raises `BrokenLog` unless the log is an extension of `old`, by the stored nodes."""

@@ -59,12 +59,14 @@ def verify(
     trailers = _trailers(repo)
     problems, notices = Findings(), Findings()
     state = Replay(problems, notices)
+    # Memory before the snapshot: what others append and remember meanwhile must not look like a rollback.
+    memories = _memories(held, given)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     try:
         with _snapshot(folder) as connection:
             notes = _checkpoint_notes(connection, problems)
             trusted = given or _pinned(held, folder, notes, problems)
-            memory = _remembered(held, trusted, problems)
+            memory = _remembered(held, memories, trusted, problems)
             own_trailers = _own_trailers(trailers, trusted, problems, notices)
             wanted = {size for size, _ in notes} | {head.size for head in memory}
             wanted |= {item.checkpoint.size for item in own_trailers if item.checkpoint}
@@ -202,15 +204,33 @@ def _pinned(held: Trust, folder: Path, notes: list[tuple[int, str]], problems: F
     return [pin.key]
 
 
-def _remembered(held: Trust, keys: Sequence[VerifyingKey], problems: Findings) -> list[Checkpoint]:
-    found = []
+def _memories(held: Trust, given: Sequence[VerifyingKey]) -> dict[VerifyingKey, Checkpoint | TrustError | None]:
+    """The heads remembered for the keys that may come to count."""
+    found: dict[VerifyingKey, Checkpoint | TrustError | None] = {}
+    try:
+        keys = given or [pin.key for pin in held.pins()]
+    except TrustError:  # said when the pin is looked up
+        return found
     for key in keys:
         try:
-            head = held.head(key)
+            found[key] = held.head(key)
         except TrustError as error:
-            problems.add("memory.unreadable", f"{error}.", next_step=f"Look into {held.folder}; do not just delete it.")
-            continue
-        if head is not None:
+            found[key] = error
+    return found
+
+
+def _remembered(
+    held: Trust,
+    memories: dict[VerifyingKey, Checkpoint | TrustError | None],
+    keys: Sequence[VerifyingKey],
+    problems: Findings,
+) -> list[Checkpoint]:
+    found = []
+    for key in keys:
+        head = memories[key] if key in memories else _memories(held, [key])[key]  # a pin made this moment
+        if isinstance(head, TrustError):
+            problems.add("memory.unreadable", f"{head}.", next_step=f"Look into {held.folder}; do not just delete it.")
+        elif head is not None:
             found.append(head)
     return found
 

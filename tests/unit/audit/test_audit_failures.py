@@ -10,12 +10,14 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from audit_helpers import Place, event, outcome, rules
 
+from vestibule.audit.database import BrokenLog, open_writer
 from vestibule.audit.entry import prepare
 from vestibule.audit.keys import HEAD_FILE, KEY_FILE, ensure_key, pin_key
 from vestibule.audit.log import AuditLog
@@ -61,7 +63,6 @@ def test_a_full_database_refuses_now_and_later_and_loses_nothing(place: Place, m
         connection.execute("PRAGMA max_page_count=60")
         return connection
 
-    open_writer = sequencer.open_writer
     monkeypatch.setattr(sequencer, "open_writer", limited)
     log = place.open()
     last, error = fill_until_refused(log)
@@ -332,6 +333,28 @@ def test_eight_processes_that_begin_at_once_make_one_key_and_one_log(place: Plac
     assert [process.communicate(timeout=120) and process.returncode for process in processes] == [0] * 8
     assert len(list(place.trust.glob("*.pin"))) == 1
     assert place.verify().size == 64
+
+
+def test_many_that_open_a_new_log_at_the_same_moment_all_succeed(tmp_path: Path) -> None:
+    errors: list[str] = []
+
+    def open_one(path: Path, gate: threading.Barrier) -> None:
+        gate.wait()
+        try:
+            open_writer(path, busy_ms=20_000).close()
+        except (sqlite3.Error, BrokenLog) as error:
+            errors.append(str(error))
+
+    for turn in range(25):
+        (tmp_path / str(turn)).mkdir()
+        gate = threading.Barrier(8)
+        path = tmp_path / str(turn) / "log.db"
+        threads = [threading.Thread(target=open_one, args=(path, gate)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
 
 
 def test_a_missing_write_ahead_log_is_found_when_what_it_held_was_signed(place: Place) -> None:

@@ -21,6 +21,7 @@ from vestibule.audit.checkpoint import open_checkpoint
 from vestibule.audit.entry import MAX_ENTRY, Unrecordable, as_entry, parse_entry, prepare, time_of
 from vestibule.audit.log import read_entries
 from vestibule.audit.note import VerifyingKey
+from vestibule.audit.trust import Trust
 from vestibule.core.canonical import canonical_json, digest_bytes
 from vestibule.core.errors import DependencyDown
 from vestibule.core.labels import Confidentiality, Integrity, Label
@@ -429,3 +430,36 @@ def test_verification_sees_a_live_log_as_it_grows(place: Place) -> None:
                 result = place.verify(remember=True)
                 assert not rules(result)
                 assert result.size == number + 1
+
+
+def test_what_others_sign_while_a_log_is_opened_is_no_rollback(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vestibule.audit import sequencer
+
+    read = sequencer.read_signed_head
+    with place.open() as other:
+        todo = [other]
+
+        def meanwhile(*arguments: Any) -> Any:
+            if todo:
+                todo.pop().append(event(verdict="deny"))
+                other.checkpoint()
+            return read(*arguments)
+
+        monkeypatch.setattr(sequencer, "read_signed_head", meanwhile)
+        with place.open() as late:
+            assert late.append(event(verdict="deny")).seq == 2
+
+
+def test_what_others_remember_while_one_verifies_is_no_rollback(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill(4)
+    head = Trust.head
+
+    def meanwhile(self: Trust, key: VerifyingKey) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(Trust, "head", head)
+            place.fill(2)
+            assert place.verify(remember=True).ok
+        return head(self, key)
+
+    monkeypatch.setattr(Trust, "head", meanwhile)
+    assert place.verify().ok
