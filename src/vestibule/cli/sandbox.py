@@ -51,7 +51,6 @@ def execute(repo: Path, base: str, role: str, argv: tuple[str, ...], *, as_json:
         operator = load_operator_config()
         home = make_private_folder(state_dir())
         backend = LocalSandbox(tools=operator.sandbox.tools, state=home, forbidden=(config_dir(os.environ),))
-        backend.prepare()  # attacks its walls while git reads the view
         git = Git.open(_top(repo))
         name, scope, minimum = _rights(git, base, role)
         events: list[dict[str, Any]] = []
@@ -158,6 +157,7 @@ def _run(
 
     commit, scope = shown
     run = new_run_id(int(time.time() * 1000))
+    backend.prepare()  # attacks its walls while git reads the view
     folder = make_private_folder(home / "exec" / run)
     try:
         view = project(git, commit, scope)
@@ -189,6 +189,7 @@ def _run(
     finally:
         shutil.rmtree(folder)
         backend.release(run)
+        backend.close()
 
 
 def _terminal() -> dict[str, str]:

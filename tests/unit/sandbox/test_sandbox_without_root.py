@@ -1,4 +1,4 @@
-"""The promises of the sandbox hold for a supervisor that is not root, by the same tests; and what is missing refuses."""
+"""The promises hold for a supervisor that is not root, by the same tests; and what is missing refuses."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def _run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
+@pytest.mark.slow
 def test_every_promise_holds_for_a_supervisor_without_root() -> None:
     done = _run("-q", "-x", *(f"/mnt/tests0/test_sandbox_{name}.py" for name in FILES))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

@@ -64,6 +64,13 @@ class LocalSandbox:
     def report(self) -> WallsReport:
         return self._proof().result()
 
+    def close(self) -> None:
+        """Wait for attacks that still run, so that their canaries are gone before a process ends abruptly."""
+        with self._lock:
+            proof = self._walls
+        if proof is not None:
+            proof.result()
+
     def _proof(self) -> Future[WallsReport]:
         with self._lock:
             if self._walls is None:

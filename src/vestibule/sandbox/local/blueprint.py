@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def _addresses(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1)
 def _system() -> tuple[tuple[argv.Bind, ...], tuple[tuple[str, str], ...]]:
     """/usr, the folders or links beside it, and the few shown entries of /etc."""
     binds = [argv.Bind("/usr", "/usr", False)]

@@ -23,6 +23,7 @@ from vestibule.sandbox.local import launch, limits, listeners, syscalls, wire
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 START_SECONDS = 10.0
+_NO_CAPS = "0" * 16
 
 
 class StartFailed(RuntimeError):
@@ -50,7 +51,6 @@ class Keeper:
     def start(self) -> None:
         """Raises StartFailed or OSError; `bury` cleans up in any case."""
         own = {kind: _namespace("self", kind) for kind in NAMESPACES}
-        self._record()
         self.group.create(limits.Ceilings(**self.config["ceilings"]))
         self._record()
         self.status_r, status_w = os.pipe2(os.O_CLOEXEC)
@@ -118,16 +118,16 @@ class Keeper:
 
     def _settled(self, deadline: float) -> dict[str, str]:
         """Wait until bubblewrap has furnished the root and dropped its last capability; the process's status then."""
+        status = os.open(f"/proc/{self.inside}/status", os.O_RDONLY | os.O_CLOEXEC)
         pause = 0.0003
         while True:
             try:
-                text = Path(f"/proc/{self.inside}/status").read_text()
-            except OSError:
-                text = ""
-            facts = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-            if facts.get("CapEff") == "0000000000000000" and facts.get("CapPrm") == "0000000000000000":
-                return facts
-            if facts.get("State", "X").startswith(("X", "Z")):
+                text = os.pread(status, 8192, 0).decode()
+            except ProcessLookupError:
+                raise StartFailed("bubblewrap could not furnish the sandbox") from None
+            if f"\nCapPrm:\t{_NO_CAPS}\nCapEff:\t{_NO_CAPS}\n" in text:
+                return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+            if "\nState:\tZ" in text or "\nState:\tX" in text:
                 raise StartFailed("bubblewrap could not furnish the sandbox")
             if time.monotonic() > deadline:
                 raise StartFailed("the sandbox was not furnished in time")

@@ -15,6 +15,7 @@ import os
 import re
 import resource
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +42,9 @@ class Place(NamedTuple):
     v1: dict[str, Path]
 
 
+@lru_cache(maxsize=1)
 def own_place(mounts: str | None = None, cgroups: str | None = None) -> Place:
-    """Read from /proc; the arguments are their text, for tests."""
+    """Read from /proc once; the arguments are their text, for tests."""
     mounts = Path("/proc/self/mounts").read_text() if mounts is None else mounts
     cgroups = Path("/proc/self/cgroup").read_text() if cgroups is None else cgroups
     paths: dict[str, str] = {}
@@ -113,11 +115,11 @@ class Group:
             self.kill_file = folder / "cgroup.kill"
         if _write(folder / "memory.max", str(ceilings.memory_bytes)):
             _write(folder / "memory.swap.max", "0")
-            _write(folder / "memory.oom.group", "0")
             self.memory = "cgroup2"
         if _write(folder / "pids.max", str(ceilings.pids)):
             self.pids = "cgroup2"
-        _write(folder / "cpu.weight", "50")
+        if "cpu" in wanted:
+            _write(folder / "cpu.weight", "50")
 
     def _create_v1(self, controller: str, parent: Path, ceilings: Ceilings) -> None:
         if getattr(self, controller, "none") != "none":

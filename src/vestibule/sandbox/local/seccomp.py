@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import platform
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 ALLOW = 0x7FFF0000
@@ -209,6 +210,7 @@ def _socket() -> list[bytes]:
     ]
 
 
+@lru_cache(maxsize=4)
 def filter_program(machine: str | None = None) -> bytes:
     """The filter for `machine` (as `platform.machine()` names it): an array of `struct sock_filter`.
 

@@ -7,6 +7,7 @@ environment and without site-packages, and forks from then on. It ends with its 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -16,8 +17,11 @@ import sys
 def main() -> None:
     """`server.py SOURCE-ROOT FD`: packets on that socket each carry one keeper's socket."""
     sys.path.insert(0, sys.argv[1])
-    from vestibule.sandbox.local import keeper, wire
+    from vestibule.sandbox.local import keeper, limits, wire
 
+    limits.own_place()  # read once here, for all keepers
+    gc.disable()  # keepers are small and short; a collection would only copy pages that are shared
+    gc.freeze()
     control = socket.socket(fileno=int(sys.argv[2]))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
