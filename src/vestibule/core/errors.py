@@ -35,7 +35,8 @@ class ConfigError(UsageError):
 
     def __init__(self, what: str, *, where: str = "", why: str = "", next_step: str = "") -> None:
         self.where = where
-        super().__init__(f"{where}: {what}" if where else what, why=why, next_step=next_step)
+        advice = next_step or (f"Correct {where}." if where else "Correct the configuration.")
+        super().__init__(f"{where}: {what}" if where else what, why=why, next_step=advice)
 
 
 class Refused(VestibuleError):

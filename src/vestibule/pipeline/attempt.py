@@ -4,7 +4,7 @@ Rules it keeps:
 1. A fresh view and a fresh sandbox each time; what a dead supervisor left is reaped first, and its spend stays.
 2. The agent starts only when the minimum of walls stands and a forbidden call at every crossing was refused.
 3. A gateway that ends kills the sandbox at once; the attempt is refused, never continued without a guard.
-4. Results are read when every process inside is dead, from outside, without running anything in the tree.
+4. Results are read when every process inside is dead, the agent's and every command's, from outside, without running anything in the tree.
 5. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
 """
 
@@ -33,7 +33,10 @@ from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
 
 if TYPE_CHECKING:
+    from vestibule.boundary.context.gateway import ContextApp
+    from vestibule.boundary.context.workspace import Workspace
     from vestibule.boundary.models.gateway import ModelGateway
+    from vestibule.pipeline.commands import SandboxedCommands
 
 RENEW_SECONDS = 300.0
 COMMAND_SECONDS = 600.0
@@ -76,6 +79,9 @@ class Attempt:
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
         self._models: ModelGateway | None = None
+        self._commands: SandboxedCommands | None = None
+        self._context: ContextApp | None = None
+        self._workspace_files: Workspace | None = None
 
     def perform(self) -> AttemptResult:
         """Everything, to the saved export.
@@ -107,6 +113,7 @@ class Attempt:
                 )
             self._open_gateways(host, sandbox, tokens, view)
             self._prove_guards(sandbox, tokens.probe_token)
+            tokens.forget()
             threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
             sandbox_ms = _ms(started)
             result = self._run_agent(sandbox)
@@ -115,6 +122,12 @@ class Attempt:
             tokens.revoke()
             if self._sandbox is not None:
                 self._sandbox.kill()
+            if self._commands is not None:
+                self._commands.stop()
+            if self._context is not None:
+                self._context.close()
+            if self._workspace_files is not None:
+                self._workspace_files.close()
             self._settle(host)
             host.stop()
         return self._collect(view, result, walls, sandbox_ms)
@@ -162,20 +175,21 @@ class Attempt:
         from vestibule.pipeline.commands import SandboxedCommands
 
         crossing = self.services.crossing(self.record)
-        runner = SandboxedCommands(
+        self._commands = SandboxedCommands(
             self.services, self.record.id, self._workspace_mounts(view), self._limits(COMMAND_SECONDS)
         )
-        context = build_context_app(
+        self._workspace_files = Workspace(self.workspace)
+        self._context = build_context_app(
             crossing=crossing,
             authenticate=tokens.authenticate,
-            workspace=Workspace(self.workspace),
+            workspace=self._workspace_files,
             task=self.task,
             view=view,
-            runner=runner,
+            runner=self._commands,
             feedback=self.record.feedback,
             preload=adapter(self.record.agent.adapter).needs_model,
         )
-        host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
+        host.serve("context", self._context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, crossing, tokens), sandbox.listeners[MODELS_HOST])
 
     def _models_app(self, host: GatewayHost, crossing: Crossing, tokens: TaskTokens) -> ModelGateway:

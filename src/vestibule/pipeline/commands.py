@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
-from vestibule.core.ports import Limits, Mount, SandboxResult, SandboxSpec
+from vestibule.core.errors import DependencyDown
+from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.pipeline.services import Services
 
 
 class SandboxedCommands:
-    """Implements `core.ports.CommandRunner`. Neither the token nor a gateway's name exists inside."""
+    """Implements `core.ports.CommandRunner`. Neither the token nor a gateway's name exists inside.
+
+    `stop` ends what still runs and refuses what comes later: a command never outlives the agent, for it could
+    write to the workspace while the result is read.
+    """
 
     def __init__(self, services: Services, run: str, mounts: tuple[Mount, ...], limits: Limits) -> None:
         self.services = services
         self.run_id = run
         self.mounts = mounts
         self.limits = limits
+        self._lock = threading.Lock()
+        self._live: set[RunningSandbox] = set()
+        self._stopped = False
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> SandboxResult:
         """Raises `DependencyDown("sandbox")` when no sandbox can be made."""
@@ -29,7 +38,21 @@ class SandboxedCommands:
         )
         sandbox = self.services.sandbox.create(spec)
         try:
+            with self._lock:
+                if self._stopped:
+                    raise DependencyDown("sandbox", "The agent has ended; no command starts any more.")
+                self._live.add(sandbox)
             sandbox.go()
             return sandbox.wait()
         finally:
+            sandbox.kill()
+            with self._lock:
+                self._live.discard(sandbox)
+
+    def stop(self) -> None:
+        """End every command. None runs and none starts when it returns."""
+        with self._lock:
+            self._stopped = True
+            live = list(self._live)
+        for sandbox in live:
             sandbox.kill()

@@ -27,7 +27,8 @@ class Driver:
         self.progress = progress
 
     def start(self, record: RunRecord) -> RunRecord:
-        """Take a prepared run up to its first gate or end."""
+        """Take a prepared run up to its first gate or end. A policy that is not fit stops it before there is a run."""
+        self.services.policy(record.repo, record.base_commit)
         self.services.runs.create(record)
         self.progress(record.id)
         return self._perform(record.id, "work", f"work-{record.round}")

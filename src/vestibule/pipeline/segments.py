@@ -18,9 +18,9 @@ from vestibule.core.crossing import first_refusal
 from vestibule.core.errors import (
     AGENT_FAILED,
     REFUSED,
-    VERIFICATION_FAILED,
     AgentFailed,
     Refused,
+    UsageError,
     VerificationFailed,
     VestibuleError,
 )
@@ -312,7 +312,7 @@ class Segments:
             self._try_note(record, error)
         else:
             state, refusals = State.FAILED, record.refusals
-            code = VERIFICATION_FAILED if isinstance(error, VerificationFailed) else AGENT_FAILED
+            code = error.exit_code if isinstance(error, (VerificationFailed, UsageError)) else AGENT_FAILED
         self.runs.set(
             run,
             state=state,

@@ -29,6 +29,9 @@ from vestibule.git import Git, GitError, TreeEntry
 SUSPICIOUS = ("change.export.setuid", "change.export.hard_link", "change.export.special", "change.export.swapped")
 """Reasons for leaving something behind that a person should know of."""
 
+FORBIDDEN = ("path.", "change.export.size")
+"""Reasons that refuse the whole change: without these files it is not what the agent made."""
+
 
 class Applied(Noun):
     """The commit that holds what may leave. `commit` equals the base when nothing changed.
@@ -173,12 +176,12 @@ def _refused_path(path: str, problem: PathRefused) -> Finding:
 
 
 def _reportable(reason: str) -> bool:
-    return reason.startswith(("path.", *SUSPICIOUS))
+    return reason.startswith((*FORBIDDEN, *SUSPICIOUS))
 
 
 def _left_behind(path: str, reason: str) -> Finding:
     rule, _, text = reason.partition(": ")
-    ruling = Ruling.DENY if rule.startswith("path.") else Ruling.HOLD
+    ruling = Ruling.DENY if rule.startswith(FORBIDDEN) else Ruling.HOLD
     return _finding(rule, ruling, path, f"Left behind: {text}" if ruling is Ruling.HOLD else text, "Remove it.")
 
 
