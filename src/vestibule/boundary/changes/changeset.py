@@ -11,11 +11,13 @@ Rules it keeps:
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from vestibule.boundary.changes.linediff import Line, diff_lines
+from vestibule.boundary.changes.reachable import MAX_BYTES, ci_reachable
 from vestibule.core.errors import DependencyDown
 from vestibule.core.ids import SHA, Sha
 from vestibule.core.text.sanitize import one_line
@@ -100,7 +102,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """All entries, and the names (with modes) of the tree that results.
+    """All entries, the names (with modes) of the tree that results, and which of its files CI runs.
 
     `skipped` counts entries beyond `MAX_ENTRIES`; it is a reason to refuse, never a reason to pass.
     """
@@ -110,6 +112,7 @@ class ChangeSet:
     changes: tuple[Change, ...]
     tree: dict[bytes, str] = field(default_factory=dict)
     skipped: int = 0
+    ci_reachable: frozenset[bytes] = frozenset()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -166,10 +169,11 @@ def read_changeset(git: Git, base: Sha, head: Sha) -> ChangeSet:
                 ]
             )
         )
-        tree = _tree(git, head)
+        tree, blobs = _tree(git, head)
         kept, skipped = raw[:MAX_ENTRIES], max(0, len(raw) - MAX_ENTRIES)
         sizes = _sizes(git, kept)
         changes = _contents(git, kept, sizes)
+        reachable = ci_reachable(blobs, lambda wanted: _small(git, wanted)) if changes else frozenset()
     except GitError as error:
         raise DependencyDown(
             "git",
@@ -177,7 +181,7 @@ def read_changeset(git: Git, base: Sha, head: Sha) -> ChangeSet:
             fact=error.stderr.strip()[:200],
             person="Run `git fsck`; fetch the whole history if the clone is shallow (`git fetch --unshallow`).",
         ) from None
-    return ChangeSet(base, head, tuple(changes), tree, skipped)
+    return ChangeSet(base, head, tuple(changes), tree, skipped, reachable)
 
 
 def parse_raw(data: bytes) -> list[_Raw]:
@@ -211,13 +215,26 @@ def parse_raw(data: bytes) -> list[_Raw]:
 _STATUS: dict[str, Status] = {"A": "A", "C": "A", "M": "M", "D": "D", "R": "R", "T": "T"}
 
 
-def _tree(git: Git, treeish: str) -> dict[bytes, str]:
-    found: dict[bytes, str] = {}
+def _tree(git: Git, treeish: str) -> tuple[dict[bytes, str], dict[bytes, Sha]]:
+    """Modes of everything, and object names of regular files, by path."""
+    modes: dict[bytes, str] = {}
+    files: dict[bytes, Sha] = {}
     for record in git.run(["ls-tree", "-r", "-z", "--full-tree", "--end-of-options", treeish]).split(b"\0"):
         meta, tab, path = record.partition(b"\t")
         if tab:
-            found[path] = meta[:6].decode("ascii", "replace")
-    return found
+            mode, _, sha = meta.decode("ascii", "replace").split(" ")
+            modes[path] = mode
+            if mode.startswith("100"):
+                files[path] = sha
+    return modes, files
+
+
+def _small(git: Git, wanted: Iterable[Sha]) -> dict[Sha, bytes]:
+    """Contents of those blobs that are at most `reachable.MAX_BYTES` long."""
+    asked = list(dict.fromkeys(wanted))
+    out = git.run(["cat-file", "--batch-check"], stdin="".join(f"{sha}\n" for sha in asked).encode())
+    rows = [line.split(" ") for line in out.decode("ascii", "replace").splitlines()]
+    return dict(git.blobs(row[0] for row in rows if len(row) == 3 and row[1] == "blob" and int(row[2]) <= MAX_BYTES))
 
 
 def _sizes(git: Git, entries: list[_Raw]) -> dict[Sha, int]:
