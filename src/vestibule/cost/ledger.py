@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, insert, or_, select, update
 
 from vestibule.core import clock
 from vestibule.core.errors import DependencyDown, Refused
@@ -29,6 +29,45 @@ from vestibule.store.database import Database
 
 BUDGETS = tables.budgets
 HOLDS = tables.holds
+
+# Statements are built once: building them costs more than running them.
+_NANO: BindParameter[int] = bindparam("nano_usd", type_=BigInteger)
+_TOKENS: BindParameter[int] = bindparam("tokens", type_=BigInteger)
+_RESERVE = (
+    update(BUDGETS)
+    .where(
+        and_(
+            BUDGETS.c.key == bindparam("of"),
+            or_(
+                BUDGETS.c.limit_nano_usd.is_(None),
+                BUDGETS.c.spent_nano_usd + BUDGETS.c.held_nano_usd + _NANO <= BUDGETS.c.limit_nano_usd,
+            ),
+            or_(
+                BUDGETS.c.limit_tokens.is_(None),
+                BUDGETS.c.spent_tokens + BUDGETS.c.held_tokens + _TOKENS <= BUDGETS.c.limit_tokens,
+            ),
+        )
+    )
+    .values(held_nano_usd=BUDGETS.c.held_nano_usd + _NANO, held_tokens=BUDGETS.c.held_tokens + _TOKENS)
+)
+_SET_DAY = update(BUDGETS).where(BUDGETS.c.key == bindparam("of")).values(limit_nano_usd=bindparam("day_limit"))
+_INSERT_HOLD = insert(HOLDS)
+_FIND_HOLD = select(HOLDS).where(HOLDS.c.id == bindparam("of"))
+_CLOSE_HOLD = (
+    update(HOLDS)
+    .where(HOLDS.c.id == bindparam("of"), HOLDS.c.state == "held")
+    .values(state=bindparam("to"), document=bindparam("text"))
+)
+_MOVE = (
+    update(BUDGETS)
+    .where(BUDGETS.c.key == bindparam("of"))
+    .values(
+        held_nano_usd=BUDGETS.c.held_nano_usd - _NANO,
+        held_tokens=BUDGETS.c.held_tokens - _TOKENS,
+        spent_nano_usd=BUDGETS.c.spent_nano_usd + bindparam("cost"),
+        spent_tokens=BUDGETS.c.spent_tokens + bindparam("used"),
+    )
+)
 
 
 class Ledger:
@@ -68,17 +107,18 @@ class Ledger:
             for key in (f"run:{run}", f"day:{day}"):
                 _reserve(connection, key, nano_usd, tokens)
             connection.execute(
-                insert(HOLDS).values(
-                    id=hold,
-                    run=run,
-                    day=day,
-                    state="held",
-                    time=now,
-                    model=model[:128],
-                    nano_usd=nano_usd,
-                    tokens=tokens,
-                    document=json.dumps({"details": dict(details or {})}, sort_keys=True),
-                )
+                _INSERT_HOLD,
+                {
+                    "id": hold,
+                    "run": run,
+                    "day": day,
+                    "state": "held",
+                    "time": now,
+                    "model": model[:128],
+                    "nano_usd": nano_usd,
+                    "tokens": tokens,
+                    "document": json.dumps({"details": dict(details or {})}, sort_keys=True),
+                },
             )
         return hold
 
@@ -118,7 +158,7 @@ class Ledger:
 
     def _ensure_day(self, connection: Connection, day: str) -> None:
         key = f"day:{day}"
-        done = connection.execute(update(BUDGETS).where(BUDGETS.c.key == key).values(limit_nano_usd=self._day_limit))
+        done = connection.execute(_SET_DAY, {"of": key, "day_limit": self._day_limit})
         if done.rowcount:
             return
         if connection.dialect.name == "postgresql":
@@ -131,47 +171,26 @@ class Ledger:
 
     def _close(self, hold: str, state: str, usage: Usage | None) -> None:
         with self._db.write() as connection:
-            row = connection.execute(select(HOLDS).where(HOLDS.c.id == hold)).one_or_none()
+            row = connection.execute(_FIND_HOLD, {"of": hold}).one_or_none()
             if row is None:
                 raise DependencyDown("budget", "A budget hold is missing from the books.", fact=hold)
             spent = usage or Usage(requests=1, input_tokens=row.tokens, cost_nano_usd=row.nano_usd)
             document = {**json.loads(row.document), "usage": spent.model_dump(mode="json")}
-            done = connection.execute(
-                update(HOLDS)
-                .where(HOLDS.c.id == hold, HOLDS.c.state == "held")
-                .values(state=state, document=json.dumps(document, sort_keys=True))
-            )
+            closed = {"of": hold, "to": state, "text": json.dumps(document, sort_keys=True)}
+            done = connection.execute(_CLOSE_HOLD, closed)
             if done.rowcount == 0:
                 return
             for key in (f"run:{row.run}", f"day:{row.day}"):
-                connection.execute(
-                    update(BUDGETS)
-                    .where(BUDGETS.c.key == key)
-                    .values(
-                        held_nano_usd=BUDGETS.c.held_nano_usd - row.nano_usd,
-                        held_tokens=BUDGETS.c.held_tokens - row.tokens,
-                        spent_nano_usd=BUDGETS.c.spent_nano_usd + spent.cost_nano_usd,
-                        spent_tokens=BUDGETS.c.spent_tokens + spent.budgeted_tokens,
-                    )
-                )
+                moved = {"nano_usd": row.nano_usd, "tokens": row.tokens}
+                paid = {"cost": spent.cost_nano_usd, "used": spent.budgeted_tokens}
+                connection.execute(_MOVE, {"of": key, **moved, **paid})
 
 
 def _reserve(connection: Connection, key: str, nano_usd: int, tokens: int) -> None:
-    c = BUDGETS.c
-    done = connection.execute(
-        update(BUDGETS)
-        .where(
-            and_(
-                c.key == key,
-                or_(c.limit_nano_usd.is_(None), c.spent_nano_usd + c.held_nano_usd + nano_usd <= c.limit_nano_usd),
-                or_(c.limit_tokens.is_(None), c.spent_tokens + c.held_tokens + tokens <= c.limit_tokens),
-            )
-        )
-        .values(held_nano_usd=c.held_nano_usd + nano_usd, held_tokens=c.held_tokens + tokens)
-    )
+    done = connection.execute(_RESERVE, {"of": key, "nano_usd": nano_usd, "tokens": tokens})
     if done.rowcount == 1:
         return
-    row = connection.execute(select(BUDGETS).where(c.key == key)).one_or_none()
+    row = connection.execute(select(BUDGETS).where(BUDGETS.c.key == key)).one_or_none()
     if row is None:
         raise DependencyDown("budget", "This run has no budget on the books.", fact=key)
     whose = "the run" if key.startswith("run:") else "the day, over all runs,"
