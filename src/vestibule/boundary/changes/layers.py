@@ -24,8 +24,15 @@ _HEX_MARKS = re.compile(rb"\\x|0x|\\u00|[^0-9A-Fa-f]")
 _ESCAPED = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\u00([0-9A-Fa-f]{2})|&#x([0-9A-Fa-f]{2});|\\([0-7]{3})")
 _DECIMAL = re.compile(rb"(?:(?<![0-9])[0-9]{2,3}[ ,;]{1,3}){8,}[0-9]{2,3}")
 _NO_TOKEN = re.compile(rb"[^A-Za-z0-9_]+")
-_NOT_JOINED = re.compile(rb"['\"`+,;()\[\]{}\\\s|&]+")
+_SEAM = re.compile(rb"['\"`]\s*\\?\s*(?:\.\.|[+.,&|]{0,2})\s*\\?\s*(?:[bfru]{1,2})?['\"`]")
+"""Between two literals that a program puts together: `"ab" + "cd"`, `"ab" "cd"`, `["ab", "cd"]`."""
+_NOT_JOINED = re.compile(rb"['\"`+,;()\[\]{}\\\s.|&]+")
 _TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+
+
+SPLIT = "split"
+LOOSE = "in pieces"
+"""The layer that joins across anything: for known values only, since it also joins code into what looks like one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,8 @@ def layers(text: bytes) -> Iterator[Layer]:
     """The text as it stands, then everything it decodes to."""
     yield Layer("", text)
     yield Layer("reversed", text[::-1])
-    joined = _NOT_JOINED.sub(b"", text)
-    yield Layer("split", joined)
-    if b"." in joined:
-        yield Layer("split", joined.replace(b".", b""))
+    yield Layer(SPLIT, _SEAM.sub(b"", text))
+    yield Layer(LOOSE, _NOT_JOINED.sub(b"", text))
     for first in _decoded(text):
         yield first
         if len(first.data) >= 8:

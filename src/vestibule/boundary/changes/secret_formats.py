@@ -21,13 +21,11 @@ class Format:
     keywords: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
     entropy: float = 3.0
-    by_context: bool = False
-    """Known by what stands around it, so it means nothing in text that was joined from pieces."""
 
 
-def _f(name: str, keywords: str, pattern: str, entropy: float = 3.0, *, by_context: bool = False) -> Format:
+def _f(name: str, keywords: str, pattern: str, entropy: float = 3.0) -> Format:
     words = tuple(word.encode() for word in keywords.split())
-    return Format(name, words, re.compile(pattern.encode()), entropy, by_context)
+    return Format(name, words, re.compile(pattern.encode()), entropy)
 
 
 _A = r"(?<![A-Za-z0-9_])"  # a token starts here
@@ -41,7 +39,6 @@ FORMATS: tuple[Format, ...] = (
         r"(?i:aws.{0,20}|secret_?access_?key|secretaccesskey)['\"]?\s{0,3}[:=]{1,2}>?\s{0,3}['\"]?"
         r"((?=[A-Za-z0-9/+]*[0-9])(?=[A-Za-z0-9/+]*[A-Z])[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         4.0,
-        by_context=True,
     ),
     _f("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", _A + r"gh[pousr]_([A-Za-z0-9]{36,255})" + _Z),
     _f("GitHub fine-grained token", "github_pat_", _A + r"github_pat_([A-Za-z0-9]{22}_[A-Za-z0-9]{59})" + _Z),
@@ -103,7 +100,6 @@ FORMATS: tuple[Format, ...] = (
         r"(?i:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|ftp|https?|ssh)://"
         r"[^\s:/@'\"<>{}$]{1,64}:([^\s:/@'\"<>{}$]{8,128})@[A-Za-z0-9.-]{1,253}",
         3.0,
-        by_context=True,
     ),
 )
 """Denied wherever they stand, encoded or not."""

@@ -50,9 +50,20 @@ def check_glob(pattern: str) -> None:
         raise ImpossibleGlob(f"{pattern!r} is no usable pattern: {error}") from None
 
 
+@lru_cache(maxsize=4096)
+def _needle(pattern: str) -> str:
+    """Text that every match contains. Most questions end here, before an expression has to be compiled."""
+    if "\\" in pattern or re.search(r"\{[^{}]*\{|\[[^\]]*[{}]", pattern):
+        return ""
+    parts = re.split(r"\{[^{}]*\}|\[[^\]]*\]|[*?]", pattern)
+    if any(char in part for part in parts for char in "{}[]"):
+        return ""
+    return max((part.strip("/") for part in parts), key=len)
+
+
 def matches(path: str, pattern: str) -> bool:
     """Whether the normalised `path` is matched by `pattern`."""
-    return any(regex.fullmatch(path) for regex in _compiled(pattern))
+    return _needle(pattern) in path and any(regex.fullmatch(path) for regex in _compiled(pattern))
 
 
 def first_match(path: str, patterns: Iterable[str]) -> str | None:

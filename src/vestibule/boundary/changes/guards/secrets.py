@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from vestibule.boundary.changes.changeset import Change, ChangeSet
 from vestibule.boundary.changes.guards.base import GuardContext, KnownSecret, capped, found
-from vestibule.boundary.changes.layers import Layer, compact, layers
+from vestibule.boundary.changes.layers import LOOSE, SPLIT, Layer, compact, layers
 from vestibule.boundary.changes.secret_formats import (
     ASSIGNED,
     FORMATS,
@@ -70,6 +70,8 @@ def added_text(change: Change) -> bytes:
 def _known_formats(change: Change, text: bytes) -> Iterator[Finding]:
     seen: set[tuple[str, bytes]] = set()
     for layer in layers(text):
+        if layer.name == LOOSE:
+            continue
         for kind, start, value in credentials(layer):
             if (kind, value) in seen:
                 continue
@@ -84,6 +86,8 @@ def _known_formats(change: Change, text: bytes) -> Iterator[Finding]:
                 excerpt=kind,
                 fix=_FIX,
             )
+        if layer.name == SPLIT and PRIVATE_KEY.search(text):
+            continue  # the same key again; what stands encoded beside it is still looked at
         if PRIVATE_KEY_HEADER in layer.data and (match := PRIVATE_KEY.search(layer.data)):
             yield _private_key(change, text, layer, match.start())
     for match in ASSIGNED.finditer(text):
@@ -103,7 +107,7 @@ def _known_formats(change: Change, text: bytes) -> Iterator[Finding]:
 def credentials(layer: Layer) -> Iterator[tuple[str, int, bytes]]:
     """(format, offset, variable part) of everything in the layer that has a credential's form."""
     for form in FORMATS:
-        if (form.by_context and layer.name == "split") or not any(word in layer.data for word in form.keywords):
+        if not any(word in layer.data for word in form.keywords):
             continue
         for match in form.pattern.finditer(layer.data):
             value = match.group(1)
