@@ -76,7 +76,7 @@ def test_start_to_first_exec_beside_plain_bubblewrap(tmp_path: Path) -> None:
     backend.release("r0bench")
     print(
         f"\nsandbox start, run `true`, wait (median of {ROUNDS}, ms): unshare {figures['unshare']:.1f}, "
-        f"plain bwrap {figures['bwrap']:.1f}, ours with filter, groups, uid, {len(NAMES)} listeners {figures['ours']:.1f} "
+        f"plain bwrap {figures['bwrap']:.1f}, ours with filter, groups, uid, listeners {figures['ours']:.1f} "
         f"(up in {statistics.median(ready):.1f}); ours / bwrap = {figures['ours'] / figures['bwrap']:.2f}, "
         f"ours / unshare = {figures['ours'] / figures['unshare']:.2f}; walls proved once in {proof:.0f}"
     )

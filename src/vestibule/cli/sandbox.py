@@ -146,6 +146,7 @@ def _run(
     capture: bool,
     note: Callable[[str, dict[str, Any]], None],
 ) -> SandboxResult:
+    import os
     import shutil
     import time
 
@@ -158,7 +159,8 @@ def _run(
     commit, scope = shown
     run = new_run_id(int(time.time() * 1000))
     backend.prepare()  # attacks its walls while git reads the view
-    folder = make_private_folder(home / "exec" / run)
+    _sweep(backend, home / "exec")
+    folder = make_private_folder(home / "exec" / f"{os.getpid()}-{run}")
     try:
         view = project(git, commit, scope)
         materialise(git, view, folder / "workspace", uid=backend.workspace_uid(run))
@@ -190,6 +192,17 @@ def _run(
         shutil.rmtree(folder)
         backend.release(run)
         backend.close()
+
+
+def _sweep(backend: LocalSandbox, folder: Path) -> None:
+    """Remove workspaces of commands that were killed before they could do it themselves."""
+    import shutil
+
+    for path in folder.glob("*-*"):
+        pid, _, run = path.name.partition("-")
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            backend.reap(run)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _terminal() -> dict[str, str]:

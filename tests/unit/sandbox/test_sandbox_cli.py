@@ -160,7 +160,7 @@ def test_a_tool_that_must_not_be_shown_is_2(tmp_path: Path, repo: Path) -> None:
     assert _exec(tmp_path, repo, "--", "true").returncode == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_inside_and_cleans(tmp_path: Path, repo: Path, number: int) -> None:
     argv = _program(
         "sandbox", "exec", "--repo", str(repo), "--", "sh", "-c", "trap '' INT TERM HUP; echo up; sleep 600"
@@ -175,6 +175,18 @@ def test_a_signal_ends_everything_inside_and_cleans(tmp_path: Path, repo: Path, 
         # Everybody who held the pipe's end is dead when it ends.
         assert select.select([process.stdout], [], [], 5)[0]
         assert process.stdout.read() == b""
+    assert _empty(tmp_path)
+
+
+def test_what_a_killed_command_left_is_removed_by_the_next_one(tmp_path: Path, repo: Path) -> None:
+    argv = _program("sandbox", "exec", "--repo", str(repo), "--", "sh", "-c", "echo up; sleep 600")
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment(tmp_path)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.kill()
+        assert process.stdout.read() == b""  # the sandbox died with its supervisor
+    assert len(list((tmp_path / "home/exec").iterdir())) == 1
+    assert _exec(tmp_path, repo, "--", "true").returncode == 0
     assert _empty(tmp_path)
 
 

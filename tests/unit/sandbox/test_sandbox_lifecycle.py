@@ -237,6 +237,21 @@ def test_reap_refuses_a_record_it_cannot_read(tmp_path: Path) -> None:
         LocalSandbox(state=tmp_path).reap(RUN)
 
 
+def test_an_end_that_left_something_is_never_reported_as_an_end(backend: LocalSandbox, workspace: Path) -> None:
+    sandbox = backend.create(specification("true", workspace))
+    inside = Path(sandbox.ready["folders"][0]) / "kept" if sandbox.ready["folders"] else None
+    if inside is None:
+        sandbox.kill()
+        return  # without control groups there is nothing that could stay
+    inside.mkdir()  # a group below ours keeps it from being removed
+    try:
+        with pytest.raises(DependencyDown):
+            sandbox.kill()
+    finally:
+        inside.rmdir()
+        assert backend.reap(RUN)
+
+
 def test_two_supervisors_never_share_a_uid(backend: LocalSandbox) -> None:
     if os.geteuid() != 0:
         pytest.skip("own uids need a supervisor that is root")

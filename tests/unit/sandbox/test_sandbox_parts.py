@@ -17,17 +17,42 @@ from vestibule.sandbox.local import argv, etc, limits, tools
 CEILINGS = limits.Ceilings(memory_bytes=1 << 20, pids=10, cpu_seconds=None, file_bytes=1, open_files=10)
 
 
-def _fake_v2(tmp_path: Path, controllers: str) -> Path:
-    parent = tmp_path / "v2"
-    parent.mkdir()
-    (parent / "cgroup.controllers").write_text(controllers)
-    (parent / "cgroup.subtree_control").write_text("")
-    return parent
+def _v2(folder: Path, subtree: str, *, busy: bool = False) -> Path:
+    """A folder that looks like a v2 group; a busy one refuses to switch controllers on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cgroup.controllers").write_text("cpu memory pids")
+    (folder / "cgroup.procs").write_text("")
+    if busy:
+        (folder / "cgroup.subtree_control").mkdir()
+    else:
+        (folder / "cgroup.subtree_control").write_text(subtree)
+    return folder
+
+
+def test_a_scope_that_holds_processes_gets_its_group_beside_it(tmp_path: Path) -> None:
+    top = _v2(tmp_path / "top", "")
+    slice_ = _v2(top / "user.slice", "cpu memory pids")
+    scope = _v2(slice_ / "session.scope", "", busy=True)
+    group = limits.Group("vestibule-x")
+    group.create(CEILINGS, limits.Place(scope, {}, top))
+    assert group.mechanism == "cgroup2"
+    assert group.folders == [slice_ / "vestibule-x"]
+    assert (slice_ / "vestibule-x/memory.max").read_text() == str(CEILINGS.memory_bytes)
+    assert (slice_ / "vestibule-x/pids.max").read_text() == "10"
+
+
+def test_a_group_without_controllers_anywhere_is_no_ceiling(tmp_path: Path) -> None:
+    top = _v2(tmp_path / "top", "")
+    scope = _v2(top / "session.scope", "", busy=True)
+    _v2(tmp_path, "memory pids")  # above the tree's top: not ours to use
+    group = limits.Group("vestibule-x")
+    group.create(CEILINGS, limits.Place(scope, {}, top))
+    assert (group.mechanism, group.folders) == ("rlimit", [scope / "vestibule-x"])
 
 
 def test_place_of_a_pure_v2_machine_is_the_own_group() -> None:
     place = limits.own_place("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n", "0::/\n")
-    assert place == limits.Place(Path("/sys/fs/cgroup"), {})
+    assert place == limits.Place(Path("/sys/fs/cgroup"), {}, Path("/sys/fs/cgroup"))
 
 
 def test_place_of_a_hybrid_machine_names_both() -> None:

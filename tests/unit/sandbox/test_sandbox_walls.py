@@ -14,7 +14,7 @@ from sandbox_helpers import RUN, specification
 
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Wall, WallsReport
-from vestibule.sandbox.local import LocalSandbox, blueprint, seccomp, walls
+from vestibule.sandbox.local import LocalSandbox, blueprint, walls
 
 GOOD: dict[str, Any] = {
     "fds": ["0", "1", "2"],
@@ -198,7 +198,7 @@ def test_an_architecture_without_a_filter_refuses(
     monkeypatch: pytest.MonkeyPatch, backend: LocalSandbox, workspace: Path
 ) -> None:
     backend.report()
-    monkeypatch.setattr(seccomp.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(blueprint.platform, "machine", lambda: "riscv64")
     with pytest.raises(DependencyDown, match="riscv64"):
         backend.create(specification("true", workspace))
 

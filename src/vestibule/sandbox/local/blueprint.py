@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ def draw(
     """
     bwrap = find_bubblewrap()
     try:
-        program = seccomp.filter_program()
+        program = seccomp.filter_program(platform.machine())
     except seccomp.UnknownArchitecture as error:
         raise DependencyDown("sandbox", f"There is no seccomp filter for this architecture ({error}).") from None
     _check_texts(spec)

@@ -91,7 +91,7 @@ class Keeper:
             "memory": self.group.memory,
             "pids": self.group.pids,
             "mechanism": self.group.mechanism,
-            "folders": [str(folder) for folder in self.group.folders],
+            **self._entry(),
             "inside": self.inside,
             "bwrap": self.bwrap,
         }
@@ -196,9 +196,10 @@ class Keeper:
                 _kill(self.bwrap_fd)
             _, raw = os.waitpid(self.bwrap, 0)
             code = os.waitstatus_to_exitcode(raw)
-        if self.inside_fd >= 0:
-            select.select([self.inside_fd], [], [], 10)  # readable when the namespace's last process is gone
-        clean = self.group.destroy()
+        gone = True
+        if self.inside_fd >= 0:  # readable when the namespace's last process is gone
+            gone = bool(select.select([self.inside_fd], [], [], 10)[0])
+        clean = self.group.destroy() and gone
         told = self._told_exit_code()
         if clean and self.config["record"]:
             Path(self.config["record"]).unlink(missing_ok=True)
@@ -228,15 +229,18 @@ class Keeper:
         except (ValueError, KeyError):
             return None
 
-    def _record(self) -> None:
-        """What `reap` needs when everybody who could clean up is dead."""
-        if not self.config["record"]:
-            return
-        entry = {
+    def _entry(self) -> dict[str, Any]:
+        return {
             "name": self.config["name"],
             "folders": [str(folder) for folder in self.group.folders],
             "processes": [[pid, wire.start_time(pid)] for pid in (os.getpid(), self.bwrap, self.inside) if pid],
         }
+
+    def _record(self) -> None:
+        """What `reap` needs when everybody who could clean up is dead."""
+        if not self.config["record"]:
+            return
+        entry = self._entry()
         temporary = Path(self.config["record"] + ".new")
         temporary.write_text(json.dumps(entry))
         temporary.replace(self.config["record"])

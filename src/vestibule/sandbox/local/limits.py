@@ -1,7 +1,8 @@
 """Resource ceilings: cgroup v2 where it can be had, else v1 controllers, else rlimits; says which. *Stdlib only.*
 
 Rules it keeps:
-1. A sandbox's group is made below the supervisor's own group, so an outer ceiling stays one.
+1. A sandbox's group is made below the supervisor's own group where that may have children with controllers, else
+   below the nearest folder above that has them switched on (a systemd scope holds processes, so it may not).
 2. What could not be set is reported, never assumed: `memory` and `pids` each name the mechanism that holds them.
 3. `destroy` ends with the group gone, or says that it is not.
 
@@ -36,10 +37,11 @@ class Ceilings(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where this process may make groups: the v2 folder and the v1 folder of each controller."""
+    """Where this process may make groups: its v2 folder, the v1 folder of each controller, the v2 tree's top."""
 
     v2: Path | None
     v1: dict[str, Path]
+    top: Path | None = None
 
 
 @lru_cache(maxsize=1)
@@ -53,6 +55,7 @@ def own_place(mounts: str | None = None, cgroups: str | None = None) -> Place:
         for name in controllers.split(",") if controllers else ["v2"]:
             paths[name] = path
     v2: Path | None = None
+    top: Path | None = None
     v1: dict[str, Path] = {}
     for line in mounts.splitlines():
         fields = line.split()
@@ -60,12 +63,38 @@ def own_place(mounts: str | None = None, cgroups: str | None = None) -> Place:
             continue
         folder, kind, options = fields[1], fields[2], fields[3].split(",")
         if kind == "cgroup2" and "v2" in paths:
-            v2 = _below(folder, paths["v2"])
+            v2, top = _below(folder, paths["v2"]), Path(folder)
         elif kind == "cgroup":
             for name in (*_V1, "freezer"):
                 if name in options and name in paths:
                     v1[name] = _below(folder, paths[name])
-    return Place(v2, v1)
+    return Place(v2, v1, top)
+
+
+def _v2_parent(own: Path, top: Path | None) -> Path:
+    """The nearest folder, from our own upwards, whose children have memory and pids controllers; else our own."""
+    for folder in (own, *own.parents):
+        wanted = [name for name in _WANTED if name in _words(folder / "cgroup.controllers")]
+        if folder == own and wanted:
+            # EBUSY when processes live here (no internal processes): then only a folder above can do.
+            _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in wanted))
+        if {"memory", "pids"} <= set(_words(folder / "cgroup.subtree_control")) and _may_move_below(folder):
+            return folder
+        if top is None or folder == top:
+            break
+    return own
+
+
+def _may_move_below(folder: Path) -> bool:
+    """Moving a process needs the right to write the common ancestor's `cgroup.procs`, which is this folder's."""
+    return os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
 
 
 def _below(folder: str, path: str) -> Path:
@@ -94,7 +123,7 @@ class Group:
         """Make what can be made. Never raises for a missing right; look at `mechanism`."""
         place = own_place() if place is None else place
         if place.v2 is not None:
-            self._create_v2(place.v2, ceilings)
+            self._create_v2(_v2_parent(place.v2, place.top), ceilings)
         for controller in _V1:
             if controller in place.v1 and not (controller == "cpu" and self.memory == "cgroup2"):
                 self._create_v1(controller, place.v1[controller], ceilings)
@@ -102,21 +131,17 @@ class Group:
     def _create_v2(self, parent: Path, ceilings: Ceilings) -> None:
         folder = parent / self.name
         try:
-            available = (parent / "cgroup.controllers").read_text().split()
-            wanted = [name for name in _WANTED if name in available]
-            if wanted:
-                # EBUSY when processes live in the parent (no internal processes): what is on already stays usable.
-                _write(parent / "cgroup.subtree_control", " ".join(f"+{name}" for name in wanted))
             folder.mkdir()
+            wanted = _words(parent / "cgroup.subtree_control")
         except OSError:
             return
         self.folders.append(folder)
         if (folder / "cgroup.kill").exists():
             self.kill_file = folder / "cgroup.kill"
-        if _write(folder / "memory.max", str(ceilings.memory_bytes)):
+        if "memory" in wanted and _write(folder / "memory.max", str(ceilings.memory_bytes)):
             _write(folder / "memory.swap.max", "0")
             self.memory = "cgroup2"
-        if _write(folder / "pids.max", str(ceilings.pids)):
+        if "pids" in wanted and _write(folder / "pids.max", str(ceilings.pids)):
             self.pids = "cgroup2"
         if "cpu" in wanted:
             _write(folder / "cpu.weight", "50")

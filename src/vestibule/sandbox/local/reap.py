@@ -12,6 +12,7 @@ import os
 import select
 import signal
 from pathlib import Path
+from typing import Any
 
 from vestibule.core.errors import DependencyDown
 from vestibule.sandbox.local import limits, wire
@@ -25,16 +26,25 @@ def reap_record(path: Path) -> None:
     """
     try:
         entry = json.loads(path.read_text())
-        group = limits.Group.recorded(entry["name"], entry["folders"])
+        end(entry)
     except FileNotFoundError:
         return
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DependencyDown("sandbox", f"The record {path} cannot be read.", fact=str(error)) from None
+    path.unlink(missing_ok=True)
+
+
+def end(entry: dict[str, Any]) -> None:
+    """End the processes and remove the groups of `{name, folders, processes}`.
+
+    Raises:
+        DependencyDown: `sandbox`; something survives.
+    """
+    group = limits.Group.recorded(entry["name"], entry["folders"])
     for pid, started in entry["processes"]:
         _kill_exactly(pid, started)
     if not group.destroy():
         raise DependencyDown("sandbox", f"Processes of {entry['name']} cannot be ended.")
-    path.unlink(missing_ok=True)
 
 
 def _kill_exactly(pid: int, started: int | None) -> None:

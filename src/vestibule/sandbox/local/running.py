@@ -14,8 +14,9 @@ from typing import Any
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import SandboxResult, SandboxSpec
-from vestibule.sandbox.local import limits, wire
+from vestibule.sandbox.local import wire
 from vestibule.sandbox.local.capture import Streams
+from vestibule.sandbox.local.reap import end as end_recorded
 from vestibule.sandbox.local.reap import reap_record
 
 NEEDED = ("mounts", "network", "seccomp", "no_new_privs", "pids", "userns", "caps", "descriptors")
@@ -96,7 +97,7 @@ class Running:
                 end = message.get("end") or {**message, "reason": "failed"}
                 break
         if end.get("lost"):
-            self._clean_up_after_keeper()
+            end["clean"] = self._clean_up_after_keeper()
         reply = self._reply
         if reply is not None and not reply.done():
             reply.set_exception(wire.Gone("the sandbox ended"))
@@ -159,7 +160,11 @@ class Running:
             raise DependencyDown("sandbox", "The sandbox ended before its program started.") from None
 
     def wait(self) -> SandboxResult:
-        """How it ended; returns when every process inside is gone."""
+        """How it ended; returns when every process inside is gone.
+
+        Raises:
+            DependencyDown: `sandbox`; something of it could not be ended or removed.
+        """
         end = self._end.result()
         with self._finishing:
             if not self._finished.done():
@@ -181,6 +186,8 @@ class Running:
         self._control.close()
         for sock in self.listeners.values():
             sock.close()
+        if not end.get("clean", False):
+            raise DependencyDown("sandbox", "A sandbox could not be wholly ended and removed.", fact=str(self._record))
         stdout, stderr, truncated = self._streams.finish()
         code, reason = int(end.get("exit", 1)), str(end["reason"])
         if reason == "exited" and 128 < code < 193:
@@ -195,11 +202,13 @@ class Running:
             walls=self.report,
         )
 
-    def _clean_up_after_keeper(self) -> None:
-        """The keeper is dead: its bubblewrap died with it; end and remove what that leaves."""
-        if self._record:
-            reap_record(Path(self._record))
-        elif self.ready:
-            name = Path(self.ready["folders"][0]).name if self.ready["folders"] else None
-            if name:
-                limits.Group.recorded(name, self.ready["folders"]).destroy()
+    def _clean_up_after_keeper(self) -> bool:
+        """The keeper is dead: its bubblewrap died with it; end and remove what that leaves. Whether nothing does."""
+        try:
+            if self._record:
+                reap_record(Path(self._record))
+            elif self.ready:
+                end_recorded(self.ready)
+        except DependencyDown:
+            return False
+        return True

@@ -16,7 +16,6 @@ CVE-2014-9357 class (`open_by_handle_at`).
 
 from __future__ import annotations
 
-import platform
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -211,15 +210,15 @@ def _socket() -> list[bytes]:
 
 
 @lru_cache(maxsize=4)
-def filter_program(machine: str | None = None) -> bytes:
+def filter_program(machine: str) -> bytes:
     """The filter for `machine` (as `platform.machine()` names it): an array of `struct sock_filter`.
 
     Raises:
         UnknownArchitecture: neither x86_64 nor aarch64; the caller refuses.
     """
-    arch = ARCHES.get(machine or platform.machine())
+    arch = ARCHES.get(machine)
     if arch is None:
-        raise UnknownArchitecture(machine or platform.machine())
+        raise UnknownArchitecture(machine)
     column = arch.column
     program = [_op(_LD_ABS, _ARCH), _op(_JEQ, arch.audit, 1, 0), _ret(KILL), _op(_LD_ABS, _NR)]
     if arch.abi_bit:

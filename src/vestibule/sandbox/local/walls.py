@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import socket
 import sys
 import tempfile
@@ -102,9 +103,10 @@ def for_sandbox(report: WallsReport, ready: Mapping[str, Any]) -> WallsReport:
 @contextlib.contextmanager
 def _canaries() -> Iterator[dict[str, Any]]:
     """Things outside that must not be reached from inside, alive meanwhile."""
+    _sweep()
     abstract = "vestibule-canary-" + secrets.token_hex(8)
     with (
-        tempfile.TemporaryDirectory(prefix="vestibule-canary-") as folder,
+        tempfile.TemporaryDirectory(prefix=f"vestibule-canary-{os.getpid()}-") as folder,
         socket.create_server(("127.0.0.1", 0)) as tcp,
         socket.socket(socket.AF_UNIX) as unix,
     ):
@@ -122,6 +124,15 @@ def _canaries() -> Iterator[dict[str, Any]]:
             for listener in (tcp, unix):
                 with contextlib.suppress(OSError):
                     listener.shutdown(socket.SHUT_RDWR)  # wakes the singer
+
+
+def _sweep() -> None:
+    """Remove canaries of processes that were killed while they attacked."""
+    for path in Path(tempfile.gettempdir()).glob("vestibule-canary-*-*"):
+        pid = path.name.split("-")[2]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and not Path("/proc", pid).exists() and path.lstat().st_uid == os.geteuid():
+                shutil.rmtree(path)
 
 
 def _sing(listener: socket.socket) -> None:
