@@ -14,7 +14,7 @@ from audit_helpers import Adversary, Place, Row, event, rules
 from vestibule.audit.checkpoint import Checkpoint
 from vestibule.audit.database import FILE, SCHEMA
 from vestibule.audit.keys import HEAD_FILE, KEY_FILE
-from vestibule.audit.log import AuditLog
+from vestibule.audit.log import AuditLog, read_entries
 from vestibule.audit.note import SigningKey
 from vestibule.core.errors import DependencyDown
 from vestibule.git.repository import Git
@@ -442,3 +442,24 @@ def test_a_running_log_signs_nothing_after_its_rows_were_rewritten(place: Place)
         log.checkpoint()
     assert "changed" in caught.value.refusal.fact
     log.close()
+
+
+def test_an_index_that_hides_entries_from_a_search_is_found(place: Place) -> None:
+    with Adversary(place).database() as connection:
+        connection.execute("CREATE INDEX part ON entries (run, seq) WHERE seq < 10")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'part'").fetchone()
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_master SET rootpage = ? WHERE name = 'entries_by_run'", (page,))
+        connection.execute("DELETE FROM sqlite_master WHERE name = 'part'")
+        connection.execute("PRAGMA writable_schema=RESET")
+    assert len(list(read_entries(place.folder, "r0"))) == 9
+    assert rules(place.verify()) == {"log.damaged"}
+
+
+def test_a_log_whose_key_is_gone_gets_no_new_one_even_unpinned(place: Place) -> None:
+    shutil.rmtree(place.trust)
+    (place.folder / KEY_FILE).unlink()
+    with pytest.raises(DependencyDown) as caught:
+        place.open()
+    assert "key is missing" in caught.value.refusal.fact
+    assert not (place.folder / KEY_FILE).exists()

@@ -335,6 +335,12 @@ def test_eight_processes_that_begin_at_once_make_one_key_and_one_log(place: Plac
     assert place.verify().size == 64
 
 
+def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    with contextlib.closing(open_writer(tmp_path / "log.db", busy_ms=1_000)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_many_that_open_a_new_log_at_the_same_moment_all_succeed(tmp_path: Path) -> None:
     errors: list[str] = []
 
