@@ -296,6 +296,7 @@ def test_a_role_that_names_a_build_file_may_change_it_without_the_network() -> N
     [
         ("src/a.py", 'exec(__import__("base64").b64decode("eA=="))\n', "deny"),
         ("src/a.js", "eval(atob('eA=='))\n", "deny"),
+        ("tests/test_rules.js", "eval(atob('eA=='))\n", "hold"),
         ("src/a.py", "def evaluate(expr):\n    return model.eval()\n", "allow"),
         ("tests/conftest.py", "def pytest_runtest_makereport(item):\n    rep.outcome = 'passed'\n", "deny"),
         ("db/migrations/002.sql", "DROP TABLE users;\n", "hold"),

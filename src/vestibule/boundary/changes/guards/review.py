@@ -27,6 +27,8 @@ class Row:
     files: tuple[str, ...]
     pattern: re.Pattern[bytes]
     but_not: tuple[str, ...] = ()
+    in_tests: Ruling | None = None
+    """Tests quote what they test against."""
 
 
 TESTS = ("**/test{,s}/**", "**/__tests__/**", "**/test_*", "**/*_test.*", "**/*.test.*", "**/*.spec.*", "**/spec/**")
@@ -46,6 +48,7 @@ ROWS: tuple[Row, ...] = (
             rb"(?:b64decode|b32decode|a85decode|atob\s*\(|base64_decode|unhexlify|fromhex|codecs\.decode|marshal\.loads|"
             rb"zlib\.decompress|gzinflate|FromBase64String|from\([^)]{0,4000}['\"](?:base64|hex)['\"]|fromCharCode|fromCodePoint)"
         ),
+        in_tests=Ruling.HOLD,
     ),
     Row(
         "change.review.piped_shell",
@@ -180,11 +183,12 @@ def _rows(change: Change) -> Iterator[Finding]:
     for row in ROWS:
         if not first_match(folded, row.files) or first_match(folded, row.but_not):
             continue
+        ruling = row.in_tests if row.in_tests and is_test(change.name) else row.ruling
         for number, line in change.added:
             if row.pattern.search(line[:20_000]):
                 yield found(
                     row.rule,
-                    row.ruling,
+                    ruling,
                     row.message,
                     change,
                     line=number,
