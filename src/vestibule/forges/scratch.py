@@ -1,7 +1,7 @@
 """A git directory of our own over a person's objects and work tree: their configuration is not read.
 
-`info/attributes` outranks every `.gitattributes` (gitattributes(5)), so content is compared and indexed as bytes:
-no filter, no line-end or encoding conversion. Submodules are not entered.
+A `.gitattributes` in the tree can name a filter, but no driver is configured here, so none can run; git's own line-end
+rules stay in force, so that a tree with CRLF files is as clean as its person sees it. Submodules are not entered.
 """
 
 from __future__ import annotations
@@ -31,12 +31,9 @@ class Scratch:
         common = (real.git_dir / real.text(["rev-parse", "--git-common-dir"])).resolve()
         with tempfile.TemporaryDirectory(prefix="vestibule-merge-") as name:
             folder = Path(name) / "git"
-            (folder / "info").mkdir(parents=True)
-            (folder / "refs").mkdir()
+            (folder / "refs").mkdir(parents=True)
             (folder / "objects").mkdir()
             (folder / "HEAD").write_text(head + "\n")
-            # info/attributes outranks every .gitattributes: content is compared and indexed as bytes.
-            (folder / "info" / "attributes").write_text("* -text -filter -ident -eol -working-tree-encoding\n")
             sha256 = len(head) == 64
             (folder / "config").write_text(
                 f"[core]\n\trepositoryFormatVersion = {int(sha256)}\n\tbare = false\n"

@@ -248,6 +248,35 @@ def test_a_text_attribute_needs_no_conversion(tmp_path: Path) -> None:
     assert git(change.place, "status", "--porcelain") == ""
 
 
+def test_content_is_written_and_indexed_as_bytes(tmp_path: Path) -> None:
+    change = make_change(tmp_path, edits={"crlf.txt": b"a\r\nb\r\n", "ident.txt": b"$Id$\n"})
+    head = commit_files(change.work, {".gitattributes": b"* text=auto\nident.txt ident\n"})
+    change.forge.propose(RUN, change.work, head, previous=change.head)
+    change.binding = change.binding.model_copy(
+        update={"head_commit": head, "tree": git(change.work, "rev-parse", "HEAD^{tree}")}
+    )
+    assert change.forge.merge(change.request()).state == "merged"
+    assert (change.place / "crlf.txt").read_bytes() == b"a\r\nb\r\n"
+    assert (change.place / "ident.txt").read_bytes() == b"$Id$\n"
+    assert git(change.place, "status", "--porcelain") == ""
+
+
+def test_a_tree_with_windows_line_ends_is_as_clean_as_its_person_sees_it(tmp_path: Path) -> None:
+    change = make_change(tmp_path)
+    first = commit_files(change.place, {".gitattributes": b"*.bat text eol=crlf\n", "x.bat": b"a\r\nb\r\n"})
+    git(change.work, "fetch", "-q", "origin")
+    git(change.work, "checkout", "-q", first)
+    head = commit_files(change.work, {"src/a.py": b"new\n"})
+    change.forge.propose(RUN, change.work, head, previous=change.head)
+    change.binding = change.binding.model_copy(
+        update={"head_commit": head, "tree": git(change.work, "rev-parse", "HEAD^{tree}"), "base_commit": first}
+    )
+    os.utime(change.place / "x.bat", (1, 1))
+    assert change.forge.merge(change.request()).state == "merged"
+    assert (change.place / "x.bat").read_bytes() == b"a\r\nb\r\n"
+    assert git(change.place, "status", "--porcelain") == ""
+
+
 def test_a_submodule_moved_by_the_change_is_left_to_the_person(tmp_path: Path) -> None:
     change = make_change(tmp_path)
     git(change.work, "update-index", "--add", "--cacheinfo", f"160000,{change.base},sub")

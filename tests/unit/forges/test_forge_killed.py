@@ -172,6 +172,16 @@ def test_work_done_since_an_interruption_is_never_overwritten(half_made: Change,
     assert git(change.place, "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("name", ["src/a.py", "src/new/c.py", "deep/er/gone.txt"])
+def test_own_words_in_a_file_of_the_merge_are_never_overwritten(half_made: Change, tmp_path: Path, name: str) -> None:
+    change = copy_of(half_made, tmp_path)
+    (change.place / name).parent.mkdir(parents=True, exist_ok=True)
+    (change.place / name).write_text("my own words\n")
+    assert change.forge.merge(change.request()).rule == "merge.interrupted"
+    assert (change.place / name).read_text() == "my own words\n"
+    assert git(change.place, "rev-parse", "main") == change.base
+
+
 def test_a_person_who_removed_the_lock_and_went_on_is_respected(half_made: Change, tmp_path: Path) -> None:
     change = copy_of(half_made, tmp_path)
     (change.place / ".git/index.lock").unlink()
