@@ -155,7 +155,7 @@ def make_house(tmp_path: Path) -> Callable[[str], House]:
         house.commit(
             {
                 "src/app.py": "def greet(name):\n    return f'Hello {name}'\n",
-                "tests/test_app.py": "from src.app import greet\n\n\ndef test_greet():\n    assert greet('A') == 'Hello A'\n",
+                "tests/test_app.py": "from src.app import greet\n\nassert greet('A') == 'Hello A'\n",
                 "deploy/prod.yaml": "replicas: 3\n",
                 ".vestibule/config.yaml": config,
             },

@@ -1,4 +1,4 @@
-"""Bad input ends by the contract: exit 2 (or the run's own code), a sentence that helps, nothing lost, never a traceback."""
+"""Bad input ends by the contract: its exit code, a sentence that helps, nothing lost, never a traceback."""
 
 from __future__ import annotations
 

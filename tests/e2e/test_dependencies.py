@@ -1,4 +1,4 @@
-"""Break each dependency in turn: refused (exit 4, `dependency.<name>`) or resumed; a clear message; nothing lost or doubled."""
+"""Break each dependency in turn: refused (exit 4, `dependency.<name>`) or resumed, clearly said; nothing lost."""
 
 from __future__ import annotations
 
@@ -243,7 +243,8 @@ def test_provider_down_is_refused(house: House) -> None:
 
 def test_missing_provider_key_refuses(house: House) -> None:
     house.operate(
-        'models:\n  real: {api: anthropic, base_url: "https://models.example.com", key: {env: NO_SUCH_KEY}, models: ["*"]}\n'
+        "models:\n"
+        '  real: {api: anthropic, base_url: "https://models.example.com", key: {env: NO_SUCH_KEY}, models: ["*"]}\n'
     )
     refused(house.run("--agent", "demo"), "provider_key")
 
@@ -304,7 +305,7 @@ def test_audit_log_lost_during_the_run_stops_the_agent(house: House) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs", str(audit)], check=True)
     house.script(
         "".join(
-            f"  - {{text: T{n}., latency_ms: 300, tools: [{{name: write_file, input: {{path: src/n{n}.py, content: 'x'}}}}]}}\n"
+            f"  - {{latency_ms: 300, tools: [{{name: write_file, input: {{path: src/n{n}.py, content: 'x'}}}}]}}\n"
             for n in range(20)
         )
         + "  - {text: Done.}\n"

@@ -14,8 +14,8 @@ SCRIPT = """\
   - {text: More., tools: [{name: write_file, input: {path: deploy/prod.yaml, content: "replicas: 99"}}]}
   - text: Refused, so I stay in scope.
     tools:
-      - {name: write_file, input: {path: src/app.py, content: "def greet(name):\\n    return f'Hello {name}, please'\\n"}}
-  - {text: Testing., tools: [{name: run_command, input: {argv: [python3, -c, "import src.app; print(src.app.greet('A'))"]}}]}
+      - {name: write_file, input: {path: src/app.py, content: "def greet(n):\\n    return f'{n}, please'\\n"}}
+  - {text: Testing., tools: [{name: run_command, input: {argv: [python3, -c, "import src.app"]}}]}
   - {text: "The greeting says please."}
 """
 
@@ -113,7 +113,7 @@ def test_request_changes_gives_words_back_and_a_second_round_happens(house: Hous
             "conversations:\n"
             "  - when: {prompt_contains: 'Say please'}\n"
             "    turns:\n"
-            "      - {text: Again., tools: [{name: write_file, input: {path: src/app.py, content: \"x = 'please'\\n\"}}]}\n"
+            "      - tools: [{name: write_file, input: {path: src/app.py, content: \"x = 'please'\\n\"}}]\n"
             "      - {text: Better.}\n"
         ),
     )

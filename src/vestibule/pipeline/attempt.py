@@ -4,7 +4,8 @@ Rules it keeps:
 1. A fresh view and a fresh sandbox each time; what a dead supervisor left is reaped first, and its spend stays.
 2. The agent starts only when the minimum of walls stands and a forbidden call at every crossing was refused.
 3. A gateway that ends kills the sandbox at once; the attempt is refused, never continued without a guard.
-4. Results are read when every process inside is dead, the agent's and every command's, from outside, without running anything in the tree.
+4. Results are read from outside when every process is dead, the agent's and every command's, and nothing is run in
+   the tree.
 5. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
 """
 

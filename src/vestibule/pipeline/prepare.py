@@ -60,14 +60,18 @@ def prepare(
     config = read_config(git, base)
     role_name, role = choose_role(config, request.role)
     name, agent = choose_agent(config, request)
+    if (agent.adapter == "command") is not bool(request.command):
+        raise UsageError(
+            f"The agent {one_line(name)!r} {'needs a command' if agent.adapter == 'command' else 'takes no command'}.",
+            next_step="Use --agent command -- PROGRAM …, for example -- ruff check --fix src.",
+        )
     program = adapter(agent.adapter)
+    version = program.program_version(tuple(Path(item) for item in operator.sandbox.tools))
     model = request.model or agent.model
     provider = ""
     scripted = False
     if program.needs_model:
         provider, model, scripted = choose_model(operator, agent, model, environ)
-    tools = tuple(Path(item) for item in operator.sandbox.tools)
-    version = program.program_version(tools)
     settings = digest({"adapter": agent.adapter, "mode": agent.mode, "model": model, "command": list(request.command)})
     ticket = parse_ticket(
         read_ticket(request.ticket), source=request.ticket, author=requester, integrity=Integrity.MEMBER
