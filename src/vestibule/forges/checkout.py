@@ -4,8 +4,8 @@ Rules it keeps:
 1. Nothing is touched unless the tree is clean: no operation under way, nothing staged, no tracked file changed, nothing
    in the way of a new one. All of it is looked at under git's index lock, with the branch and HEAD read again.
 2. The repository's configuration takes no part: status and index run in a git directory of our own, so no hook,
-   filter, fsmonitor or merge driver of the person's (or of a change's) runs. A change that needs one of them (a filter such as LFS, another
-   encoding, CRLF line ends) is left to the person.
+   filter, fsmonitor or merge driver of the person's (or of a change's) runs. A change that needs one of them
+   (a filter such as LFS, another encoding, CRLF line ends) is left to the person.
 3. Files first, then the index, then the ref by compare-and-swap: whoever sees the branch moved sees the work done.
 4. A journal is durable before the first file. Killed anywhere, the next attempt goes on or goes back, path by path,
    and touches no path that holds something else than the old or the new content. Until then the index lock stays,
