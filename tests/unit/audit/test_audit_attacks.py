@@ -463,3 +463,21 @@ def test_a_log_whose_key_is_gone_gets_no_new_one_even_unpinned(place: Place) -> 
         place.open()
     assert "key is missing" in caught.value.refusal.fact
     assert not (place.folder / KEY_FILE).exists()
+
+
+def test_the_writer_refuses_another_whole_log_in_its_place(place: Place, tmp_path: Path) -> None:
+    other = Place(tmp_path / "other")
+    other.fill(4)  # pinned elsewhere only
+    shutil.rmtree(place.folder)
+    shutil.copytree(other.folder, place.folder)
+    with pytest.raises(DependencyDown) as caught:
+        place.open()
+    assert "is pinned as the log" in caught.value.refusal.fact
+
+
+def test_an_entry_that_bears_another_number_is_found_even_when_signed(place: Place) -> None:
+    def swap(rows: list[Row]) -> None:
+        rows[4].fields["seq"] = 7
+
+    Adversary(place).rewrite(swap, sign=True)
+    assert rules(place.verify()) == {"entry.sequence"}

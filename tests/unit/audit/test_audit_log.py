@@ -123,6 +123,20 @@ def test_bytes_that_are_no_entry_are_refused(body: bytes) -> None:
         parse_entry(body)
 
 
+def test_an_entry_has_one_spelling() -> None:
+    body = prepare(event()).entry(1, time_of(1_800_000_000_123))
+    assert parse_entry(body)["seq"] == 1
+    for other in (
+        json.dumps(json.loads(body)).encode(),
+        body + b"\n",
+        body.replace(b'"seq":1', b'"seq":1,"seq":1'),
+        body.replace(b'"src/a.py"', b'"src\\/a.py"'),
+        body.replace(b'"v":1', b'"v":1e0'),
+    ):
+        with pytest.raises(ValueError):
+            parse_entry(other)
+
+
 @pytest.mark.parametrize(
     "body", [b"[" * 60_000, b'{"a":' * 12_000, b"1" * 60_000, b'{"v":1.0}', b'{"v":NaN}', b"x" * 70_000]
 )
