@@ -61,12 +61,13 @@ class Adapter(Protocol):
 
 
 def environment(situation: Situation) -> dict[str, str]:
-    """Variables every agent gets."""
+    """Variables every agent gets. Python leaves no caches beside the source: they would be part of the change."""
     return {
         "VESTIBULE_TASK_TOKEN": situation.token,
         "VESTIBULE_RUN": situation.task.run,
         "VESTIBULE_CONTEXT_URL": CONTEXT_URL,
         "VESTIBULE_MODELS_URL": MODELS_URL,
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 

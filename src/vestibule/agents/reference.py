@@ -35,7 +35,6 @@ class Reference:
         env = {
             **environment(situation),
             "VESTIBULE_MODEL": situation.task.agent.model,
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
         return Plan(argv=(str(python), "-I", "-S", _INSIDE), env=env, mounts=tuple(mounts))
