@@ -235,8 +235,6 @@ def _hunk(patch: Patch, file: FileDiff, at: int) -> int:
         sign = lines[at][:1]
         if sign == b"\\" and at > hunk.start:
             pass
-        elif old_left == 0 and new_left == 0:
-            break
         elif sign == b" " and old_left and new_left:
             old_left -= 1
             new_left -= 1
