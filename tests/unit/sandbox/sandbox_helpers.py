@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from vestibule.core.ports import Limits, Mount, SandboxResult, SandboxSpec
 PREFIX = Path(sys.base_prefix).resolve()
 PYTHON = os.path.realpath(sys.executable)
 RUN = "r0tests"
+_STARTED = time.time()
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -35,9 +38,23 @@ def specification(argv: tuple[str, ...] | str, workspace: Path, **fields: object
 
 
 def leftovers(state: Path) -> list[str]:
-    """Records, control groups and processes of sandboxes of these tests."""
-    found = [str(path) for path in (state / "sandboxes").glob("*")]
-    groups = Path("/sys/fs/cgroup")
+    """Records and control groups that stay of sandboxes of these tests. Another session's may go any moment."""
+    deadline = time.monotonic() + 3
+    while found := [str(path) for path in (state / "sandboxes").glob("*")] + _dead_groups():
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return found
+
+
+def _dead_groups() -> list[str]:
+    found = []
     for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
-        found += [str(path) for path in groups.glob(f"{depth}/vestibule-r0tests-*")]
+        for group in Path("/sys/fs/cgroup").glob(f"{depth}/vestibule-*"):
+            keeper = group.name.split("-")[1]
+            with contextlib.suppress(FileNotFoundError):
+                about = group.stat()
+                ours = about.st_uid == os.geteuid() and about.st_ctime > _STARTED
+                if ours and keeper.isdigit() and not Path("/proc", keeper).exists():
+                    found.append(str(group))
     return found

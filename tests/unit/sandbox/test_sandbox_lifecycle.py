@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -18,7 +19,7 @@ from sandbox_helpers import PREFIX, RUN, Inside, leftovers, python, specificatio
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.core.ports import Limits, Mount, SandboxSpec
 from vestibule.sandbox.local import LocalSandbox, limits, own_workspace, wire
-from vestibule.sandbox.local.client import SERVER
+from vestibule.sandbox.local.client import SERVER, LaunchServer
 
 _DAEMON = (
     "import os,time\n"
@@ -349,3 +350,33 @@ def _until(condition: object, seconds: float = 10) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_keeper_that_waits_warm_goes_with_its_server(workspace: Path) -> None:
+    before = _keepers()
+    server = LaunchServer()
+    server.start()
+    _until(lambda: _keepers() - before)
+    waiting = _keepers() - before
+    server.stop()
+    assert all(_gone(pid) for pid in waiting)
+
+
+def test_a_warm_keeper_that_was_killed_is_replaced(inside: Inside) -> None:
+    inside("true")
+    assert SERVER._process is not None
+    _until(lambda: _children(SERVER._process.pid))
+    for pid in _children(SERVER._process.pid):
+        with contextlib.suppress(ProcessLookupError):  # the keeper of the first one may just be leaving
+            os.kill(pid, signal.SIGKILL)
+        assert _gone(pid)
+    assert inside("true").exit_code == 0
+
+
+def _children(pid: int) -> set[int]:
+    return {int(item) for item in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def _keepers() -> set[int]:
+    """Processes whose grandparent is this one: keepers of our launch servers."""
+    return {keeper for server in _children(os.getpid()) for keeper in _children(server)}

@@ -34,7 +34,8 @@ def test_a_scope_that_holds_processes_gets_its_group_beside_it(tmp_path: Path) -
     slice_ = _v2(top / "user.slice", "cpu memory pids")
     scope = _v2(slice_ / "session.scope", "", busy=True)
     group = limits.Group("vestibule-x")
-    group.create(CEILINGS, limits.Place(scope, {}, top))
+    group.make(limits.Place(scope, {}, top))
+    group.limit(CEILINGS)
     assert group.mechanism == "cgroup2"
     assert group.folders == [slice_ / "vestibule-x"]
     assert (slice_ / "vestibule-x/memory.max").read_text() == str(CEILINGS.memory_bytes)
@@ -46,7 +47,8 @@ def test_a_group_without_controllers_anywhere_is_no_ceiling(tmp_path: Path) -> N
     scope = _v2(top / "session.scope", "", busy=True)
     _v2(tmp_path, "memory pids")  # above the tree's top: not ours to use
     group = limits.Group("vestibule-x")
-    group.create(CEILINGS, limits.Place(scope, {}, top))
+    group.make(limits.Place(scope, {}, top))
+    group.limit(CEILINGS)
     assert (group.mechanism, group.folders) == ("rlimit", [scope / "vestibule-x"])
 
 
@@ -71,13 +73,15 @@ def test_a_machine_without_groups_has_no_place() -> None:
 
 def test_a_group_that_cannot_hold_memory_and_processes_is_no_ceiling(tmp_path: Path) -> None:
     group = limits.Group("vestibule-x")
-    group.create(CEILINGS, limits.Place(None, {}))
+    group.make(limits.Place(None, {}))
+    group.limit(CEILINGS)
     assert (group.mechanism, group.folders) == ("rlimit", [])
 
 
 def test_a_group_that_may_not_be_made_is_no_ceiling() -> None:
     group = limits.Group("vestibule-x")
-    group.create(CEILINGS, limits.Place(Path("/proc"), {"memory": Path("/proc")}))
+    group.make(limits.Place(Path("/proc"), {"memory": Path("/proc")}))
+    group.limit(CEILINGS)
     assert group.mechanism == "rlimit"
 
 
@@ -85,7 +89,8 @@ def test_half_a_mechanism_is_reported_as_rlimits(tmp_path: Path) -> None:
     memory = tmp_path / "memory"
     memory.mkdir()
     group = limits.Group("vestibule-x")
-    group.create(CEILINGS, limits.Place(None, {"memory": memory}))
+    group.make(limits.Place(None, {"memory": memory}))
+    group.limit(CEILINGS)
     assert (group.memory, group.pids, group.mechanism) == ("cgroup1", "none", "rlimit")
 
 

@@ -10,6 +10,7 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -33,11 +34,8 @@ class StartFailed(RuntimeError):
 class Keeper:
     """State of one sandbox, from its configuration to its end."""
 
-    def __init__(self, control: socket.socket, config: dict[str, Any], stdio: tuple[int, int, int]) -> None:
-        self.control = control
-        self.config = config
-        self.stdio = stdio
-        self.group = limits.Group(config["name"])
+    def __init__(self) -> None:
+        self.group = limits.Group(f"vestibule-{os.getpid()}-{os.urandom(4).hex()}")
         self.bwrap = 0
         self.bwrap_fd = -1
         self.inside_fd = -1
@@ -47,12 +45,36 @@ class Keeper:
         self.status = b""
         self.reason = "exited"
         self.deadline: float | None = None
+        self.config: dict[str, Any] = {"record": None}
+        self.control: socket.socket
 
-    def start(self) -> None:
-        """Raises StartFailed or OSError; `bury` cleans up in any case."""
+    def warm_up(self, gift: socket.socket) -> None:
+        """What needs no configuration: groups, and the process that will become bubblewrap, inside them."""
+        self.group.make()
+        self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.bwrap = os.fork()
+        if self.bwrap == 0:
+            self.orders.close()
+            gift.close()  # were it open here, what is given to a dead keeper would seem to arrive
+            launch.launch(theirs, self.group)
+        theirs.close()
+        self.bwrap_fd = os.pidfd_open(self.bwrap)
+
+    def start(self, control: socket.socket, fds: list[int]) -> None:
+        """Raises StartFailed or OSError; `bury` cleans up in any case.
+
+        `fds`: configuration, stdin, stdout, stderr; any further one is held until we exit (a uid's lock).
+        """
+        self.control = control
+        self.config = json.loads(wire.read_whole(fds[0]))
         own = {kind: _namespace("self", kind) for kind in NAMESPACES}
-        self.group.create(limits.Ceilings(**self.config["ceilings"]))
         self._record()
+        self.orders.settimeout(START_SECONDS)
+        ready, _ = wire.receive(self.orders)
+        if ready["entered"]:
+            self.group.limit(limits.Ceilings(**self.config["ceilings"]))
+        else:
+            self.group.give_up()
         self.status_r, status_w = os.pipe2(os.O_CLOEXEC)
         block_r, block_w = os.pipe2(os.O_CLOEXEC)
         # Opened for reading and writing, the child's end never sees an end of file: without us it waits for ever
@@ -60,11 +82,11 @@ class Keeper:
         block = os.open(f"/proc/self/fd/{block_r}", os.O_RDWR | os.O_CLOEXEC)
         self.block_w = block_w
         report_r, report_w = os.pipe2(os.O_CLOEXEC)
-        self.bwrap = os.fork()
-        if self.bwrap == 0:
-            launch.launch(self.config, self.group, stdio=self.stdio, status=status_w, block=block, report=report_w)
-        self.bwrap_fd = os.pidfd_open(self.bwrap)
-        for fd in (status_w, block_r, block, report_w, *self.stdio):
+        held = {**self.config, "memory": self.group.memory, "pids": self.group.pids}
+        configured = wire.memory_file(json.dumps(held).encode())
+        wire.send(self.orders, {}, [configured, *fds[1:4], status_w, block, report_w])
+        self.orders.close()
+        for fd in (configured, status_w, block_r, block, report_w, *fds[:4]):
             os.close(fd)
         deadline = time.monotonic() + START_SECONDS
         failure = _read_all(report_r, deadline)
@@ -231,7 +253,7 @@ class Keeper:
 
     def _entry(self) -> dict[str, Any]:
         return {
-            "name": self.config["name"],
+            "name": self.group.name,
             "folders": [str(folder) for folder in self.group.folders],
             "processes": [[pid, wire.start_time(pid)] for pid in (os.getpid(), self.bwrap, self.inside) if pid],
         }
@@ -246,22 +268,22 @@ class Keeper:
         temporary.replace(self.config["record"])
 
 
-def run(control: socket.socket) -> None:
-    """The whole life of a keeper, on a socket to its supervisor."""
+def run(gift: socket.socket) -> None:
+    """The whole life of a keeper: warm up, get a socket to a supervisor's sandbox by `gift`, keep it, bury it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     syscalls.undumpable()
-    try:
-        _, fds = wire.receive(control)
-    except wire.Gone:
-        return
-    with os.fdopen(fds[0], "rb") as file:
-        config = json.load(file)
-    keeper = Keeper(control, config, (fds[1], fds[2], fds[3]))  # any further descriptor is held until we exit
+    keeper = Keeper()
     failure = ""
+    control: socket.socket | None = None
     try:
-        keeper.start()
+        keeper.warm_up(gift)
+        _, given = wire.receive(gift)
+        gift.close()
+        control = socket.socket(fileno=given[0])
+        _, fds = wire.receive(control)
+        keeper.start(control, fds)
         keeper.serve()
     except wire.Gone:
         keeper.reason = "killed"
@@ -269,10 +291,9 @@ def run(control: socket.socket) -> None:
         failure = str(error) or type(error).__name__
         keeper.reason = "failed"
     end = keeper.bury()
-    try:
-        wire.send(control, {"failed": failure, **end} if failure else {"end": end})
-    except wire.Gone:
-        return
+    if control is not None:
+        with contextlib.suppress(wire.Gone):
+            wire.send(control, {"failed": failure, **end} if failure else {"end": end})
 
 
 def _namespace(pid: int | str, kind: str) -> int:

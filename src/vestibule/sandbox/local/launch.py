@@ -13,8 +13,10 @@ Rules it keeps:
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,12 +29,32 @@ class LaunchFailed(RuntimeError):
     """What could not be set up, in words."""
 
 
-def launch(
-    config: dict[str, Any], group: limits.Group, *, stdio: tuple[int, int, int], status: int, block: int, report: int
-) -> NoReturn:
-    """Become the sandbox; never returns. What fails is written to `report`, which closes on success."""
+def launch(orders: socket.socket, group: limits.Group) -> NoReturn:
+    """Become the sandbox; never returns.
+
+    Enters the groups first and says whether that worked: this waits for the kernel (tens of milliseconds on a busy
+    machine), so it is done before there is anything to launch. Then waits for orders: descriptors of the
+    configuration, the three streams, status, block and report. What fails is written to the last, which closes on
+    success.
+    """
     try:
-        _launch(config, group, stdio, status, block)
+        try:
+            group.enter()
+            entered = True
+        except OSError:
+            entered = False
+        wire.send(orders, {"entered": entered})
+        _, fds = wire.receive(orders)
+    except (wire.Gone, OSError):
+        os._exit(127)
+    try:
+        orders.close()
+        configured, stdin, stdout, stderr, status, block, report = fds
+        config = json.loads(wire.read_whole(configured))
+        if not entered:
+            group.give_up()
+        group.memory, group.pids = config["memory"], config["pids"]
+        _launch(config, group, (stdin, stdout, stderr), status, block)
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
         message = f"{error}" if isinstance(error, (OSError, LaunchFailed)) else f"{type(error).__name__}: {error}"
         os.write(report, message.encode("utf-8", "replace")[:4000])
@@ -43,7 +65,6 @@ def _launch(
     config: dict[str, Any], group: limits.Group, stdio: tuple[int, int, int], status: int, block: int
 ) -> NoReturn:
     uid = config["uid"]
-    group.enter()
     plan = argv.Plan(**config["plan"])
     tools = tuple(argv.Bind(*item) for item in plan.tools)
     mounts = tuple(argv.Bind(*item) for item in plan.mounts)

@@ -113,55 +113,60 @@ class Group:
         self.memory = "none"
         self.pids = "none"
         self.kill_file: Path | None = None
+        self._held: dict[str, Path] = {}
+        self._v2: Path | None = None
 
     @property
     def mechanism(self) -> str:
         """`cgroup2`, `cgroup1` or `rlimit`: what holds both memory and processes."""
         return self.memory if self.memory == self.pids and self.memory != "none" else "rlimit"
 
-    def create(self, ceilings: Ceilings, place: Place | None = None) -> None:
-        """Make what can be made. Never raises for a missing right; look at `mechanism`."""
+    def make(self, place: Place | None = None) -> None:
+        """Make the folders that can be made, without ceilings yet. Never raises for a missing right."""
         place = own_place() if place is None else place
         if place.v2 is not None:
-            self._create_v2(_v2_parent(place.v2, place.top), ceilings)
+            self._make_v2(_v2_parent(place.v2, place.top))
         for controller in _V1:
-            if controller in place.v1 and not (controller == "cpu" and self.memory == "cgroup2"):
-                self._create_v1(controller, place.v1[controller], ceilings)
+            if controller in place.v1 and controller not in self._held:
+                self._make_v1(controller, place.v1[controller])
 
-    def _create_v2(self, parent: Path, ceilings: Ceilings) -> None:
+    def _make_v2(self, parent: Path) -> None:
         folder = parent / self.name
         try:
             folder.mkdir()
-            wanted = _words(parent / "cgroup.subtree_control")
         except OSError:
             return
         self.folders.append(folder)
+        self._held |= {name: folder for name in _words(parent / "cgroup.subtree_control") if name in _WANTED}
+        self._v2 = folder
         if (folder / "cgroup.kill").exists():
             self.kill_file = folder / "cgroup.kill"
-        if "memory" in wanted and _write(folder / "memory.max", str(ceilings.memory_bytes)):
-            _write(folder / "memory.swap.max", "0")
-            self.memory = "cgroup2"
-        if "pids" in wanted and _write(folder / "pids.max", str(ceilings.pids)):
-            self.pids = "cgroup2"
-        if "cpu" in wanted:
-            _write(folder / "cpu.weight", "50")
 
-    def _create_v1(self, controller: str, parent: Path, ceilings: Ceilings) -> None:
-        if getattr(self, controller, "none") != "none":
-            return
+    def _make_v1(self, controller: str, parent: Path) -> None:
         folder = parent / self.name
         try:
             folder.mkdir()
         except OSError:
             return
         self.folders.append(folder)
-        if controller == "memory" and _write(folder / "memory.limit_in_bytes", str(ceilings.memory_bytes)):
-            _write(folder / "memory.memsw.limit_in_bytes", str(ceilings.memory_bytes))
-            self.memory = "cgroup1"
-        elif controller == "pids" and _write(folder / "pids.max", str(ceilings.pids)):
-            self.pids = "cgroup1"
-        elif controller == "cpu":
-            _write(folder / "cpu.shares", "512")
+        self._held[controller] = folder
+
+    def limit(self, ceilings: Ceilings) -> None:
+        """Set the ceilings. What could not be set is not claimed; look at `mechanism`."""
+        for controller, folder in self._held.items():
+            kind = "cgroup2" if folder == self._v2 else "cgroup1"
+            if controller == "memory" and kind == "cgroup2":
+                self.memory = kind if _write(folder / "memory.max", str(ceilings.memory_bytes)) else "none"
+                _write(folder / "memory.swap.max", "0")
+            elif controller == "memory":
+                self.memory = kind if _write(folder / "memory.limit_in_bytes", str(ceilings.memory_bytes)) else "none"
+                _write(folder / "memory.memsw.limit_in_bytes", str(ceilings.memory_bytes))
+            elif controller == "pids":
+                self.pids = kind if _write(folder / "pids.max", str(ceilings.pids)) else "none"
+            elif kind == "cgroup2":
+                _write(folder / "cpu.weight", "50")
+            else:
+                _write(folder / "cpu.shares", "512")
 
     def enter(self) -> None:
         """Move the calling process in (it must be single-threaded). Raises OSError when a group refuses."""
@@ -200,6 +205,11 @@ class Group:
             pause = min(pause * 2, 0.05)
         return not self.folders
 
+    def give_up(self) -> None:
+        """No process could be moved in: nothing here holds anything."""
+        self._held.clear()
+        self.memory = self.pids = "none"
+
     @classmethod
     def recorded(cls, name: str, folders: list[str]) -> Group:
         """A group as a dead supervisor left it. Folders that are not of that name are ignored."""
@@ -209,6 +219,17 @@ class Group:
             if (folder / "cgroup.kill").exists():
                 group.kill_file = folder / "cgroup.kill"
         return group
+
+
+def sweep(place: Place | None = None) -> None:
+    """Remove empty groups whose keeper is dead; the kernel refuses for those with processes."""
+    place = own_place() if place is None else place
+    parents = {*place.v1.values(), *([_v2_parent(place.v2, place.top)] if place.v2 else [])}
+    for parent in parents:
+        for folder in parent.glob(f"{_PREFIX}*-*"):
+            pid = folder.name.split("-")[1]
+            if pid.isdigit() and not Path("/proc", pid).exists():
+                _remove(folder)
 
 
 def _remove(folder: Path) -> bool:

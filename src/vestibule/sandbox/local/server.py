@@ -3,6 +3,9 @@
 Forking a supervisor with threads is unsafe, and a new interpreter for each sandbox costs more than the sandbox
 (field measurement: 10 ms each). So one small process is started once, before it is needed, with an empty
 environment and without site-packages, and forks from then on. It ends with its supervisor.
+
+One keeper waits warm: moving a process into a control group takes the kernel a grace period (20 ms and more under
+load), so the next launcher is in its group before it is asked for. It holds nothing of any run.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sys
 def main() -> None:
     """`server.py SOURCE-ROOT FD`: packets on that socket each carry one keeper's socket."""
     sys.path.insert(0, sys.argv[1])
-    from vestibule.sandbox.local import keeper, limits, wire
+    from vestibule.sandbox.local import keeper, limits, wire  # noqa: F401 - loaded once, before forking
 
     limits.own_place()  # read once here, for all keepers
     gc.disable()  # keepers are small and short; a collection would only copy pages that are shared
@@ -26,18 +29,36 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
+    limits.sweep()
     while True:
+        warm = _warm_keeper(control)
         try:
             _, fds = wire.receive(control)
         except wire.Gone:
             return
-        if os.fork() == 0:
-            try:
-                control.close()
-                keeper.run(socket.socket(fileno=fds[0]))
-            finally:
-                os._exit(0)
+        try:
+            wire.send(warm, {}, fds)
+        except wire.Gone:  # it was killed while it waited
+            warm = _warm_keeper(control)
+            wire.send(warm, {}, fds)
         wire.close_all(fds)
+        warm.close()
+
+
+def _warm_keeper(control: socket.socket) -> socket.socket:
+    """Fork the next keeper; what is sent on the socket is its first and only supervisor's."""
+    from vestibule.sandbox.local import keeper
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        try:
+            control.close()
+            ours.close()
+            keeper.run(theirs)
+        finally:
+            os._exit(0)
+    theirs.close()
+    return ours
 
 
 if __name__ == "__main__":

@@ -59,6 +59,14 @@ def memory_file(data: bytes, name: str = "vestibule") -> int:
     return fd
 
 
+def read_whole(fd: int) -> bytes:
+    """All of a file, without moving the offset that others may share."""
+    found = b""
+    while chunk := os.pread(fd, 1 << 20, len(found)):
+        found += chunk
+    return found
+
+
 def start_time(pid: int) -> int | None:
     """Clock ticks since boot at which a process started (proc(5), field 22); with the pid it names one process."""
     try:
