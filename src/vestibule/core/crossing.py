@@ -114,36 +114,6 @@ class Crossing:
             }
         )
 
-    async def cross(
-        self,
-        actor: Actor,
-        action: str,
-        resource: dict[str, Any],
-        facts: dict[str, Any],
-        effect: Callable[[], Awaitable[tuple[T, dict[str, Any]]]],
-        *,
-        details: dict[str, Any] | None = None,
-    ) -> T:
-        """Decide, record, act, record. `effect` returns its value and the outcome's details.
-
-        Raises:
-            Refused: hold or deny; the refusal says why. `DependencyDown("audit")` when it cannot be recorded.
-        """
-        verdict, input_digest = self.judge(actor, action, resource, facts)
-        intent = self.intent(
-            actor, action, str(resource.get("id", "")), verdict, input_digest=input_digest, details=details
-        )
-        receipt = await asyncio.wrap_future(self.audit.submit(intent))
-        if not verdict.allowed:
-            raise Refused(first_refusal(verdict, action, str(resource.get("id", ""))))
-        try:
-            value, found = await effect()
-        except BaseException as error:
-            self.audit.submit(self.outcome(intent, receipt, ok=False, details=error_details(error)))
-            raise
-        self.audit.submit(self.outcome(intent, receipt, ok=True, details=found))
-        return value
-
     async def cross_all(
         self,
         actor: Actor,
@@ -213,20 +183,27 @@ class Crossing:
         details: dict[str, Any] | None = None,
     ) -> T:
         """The same for a thread; the outcome is durable when it returns."""
-        verdict, input_digest = self.judge(actor, action, resource, facts)
-        intent = self.intent(
-            actor, action, str(resource.get("id", "")), verdict, input_digest=input_digest, details=details
-        )
-        receipt = self.audit.submit(intent).result()
+        name = str(resource.get("id", ""))
+        verdict, input_digest = self.safely(actor, action, resource, facts)
+        intent = self.intent(actor, action, name, verdict, input_digest=input_digest, details=details)
+        receipt = self._wait(intent)
         if not verdict.allowed:
-            raise Refused(first_refusal(verdict, action, str(resource.get("id", ""))))
+            raise Refused(first_refusal(verdict, action, name))
         try:
             value, found = effect()
         except BaseException as error:
-            self.audit.submit(self.outcome(intent, receipt, ok=False, details=error_details(error))).result()
+            self._wait(self.outcome(intent, receipt, ok=False, details=error_details(error)))
             raise
-        self.audit.submit(self.outcome(intent, receipt, ok=True, details=found)).result()
+        self._wait(self.outcome(intent, receipt, ok=True, details=found))
         return value
+
+    def _wait(self, event: Event) -> Receipt:
+        try:
+            return self.audit.submit(event).result()
+        except Refused:
+            raise
+        except Exception as error:
+            raise _audit_down(error) from error
 
 
 def first_refusal(verdict: Verdict, action: str, resource: str) -> Refusal:

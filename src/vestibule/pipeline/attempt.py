@@ -34,10 +34,7 @@ from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
 
 if TYPE_CHECKING:
-    from vestibule.boundary.context.gateway import ContextApp
-    from vestibule.boundary.context.workspace import Workspace
     from vestibule.boundary.models.gateway import ModelGateway
-    from vestibule.pipeline.commands import SandboxedCommands
 
 RENEW_SECONDS = 300.0
 COMMAND_SECONDS = 600.0
@@ -80,9 +77,6 @@ class Attempt:
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
         self._models: ModelGateway | None = None
-        self._commands: SandboxedCommands | None = None
-        self._context: ContextApp | None = None
-        self._workspace_files: Workspace | None = None
 
     def perform(self) -> AttemptResult:
         """Everything, to the saved export.
@@ -91,47 +85,47 @@ class Attempt:
             Refused: a wall, a guard or a dependency is down.
             AgentFailed: it ran out of time.
         """
-        started = time.monotonic()
         self.services.sandbox.reap(self.record.id)
         self.services.ledger.recover(self.record.id)
         for leftover in self.folder.parent.glob("attempt-*"):
-            shutil.rmtree(leftover, ignore_errors=False)
+            shutil.rmtree(leftover)
         self.folder.mkdir(mode=0o700)
+        try:
+            with contextlib.ExitStack() as living:
+                view, walls, sandbox_ms, result = self._inside(living)
+            return self._collect(view, result, walls, sandbox_ms)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.services.sandbox.release(self.record.id)
+
+    def _inside(self, living: contextlib.ExitStack) -> tuple[View, WallsReport, float, SandboxResult]:
+        """All that has processes, sockets or tokens; `living` ends it, last opened first."""
+        started = time.monotonic()
         host = GatewayHost(self._gateway_died)
+        living.callback(host.stop)
+        living.callback(self._settle, host)
         tokens = TaskTokens(
             agent=self.services.actor(self.record, "agent"), probe=self.services.actor(self.record, "probe")
         )
+        view = self._project()
+        plan = self._plan(tokens.agent_token)
+        sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
+        walls = sandbox.report
+        living.callback(sandbox.kill)
+        missing = walls.missing(self.services.minimum(self.config))
+        if missing:
+            fact = ", ".join(missing)
+            raise DependencyDown("walls", "A wall of the configured minimum does not stand.", fact=fact)
+        self._open_gateways(host, living, sandbox, tokens, view)
+        living.callback(sandbox.kill)
+        living.callback(tokens.revoke)
+        self._prove_guards(sandbox, tokens.probe_token)
+        tokens.forget()
         stop = threading.Event()
-        try:
-            view = self._project()
-            plan = self._plan(tokens.agent_token)
-            sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
-            walls = sandbox.report
-            missing = walls.missing(self.services.minimum(self.config))
-            if missing:
-                raise DependencyDown(
-                    "walls", "A wall of the configured minimum does not stand.", fact=", ".join(missing)
-                )
-            self._open_gateways(host, sandbox, tokens, view)
-            self._prove_guards(sandbox, tokens.probe_token)
-            tokens.forget()
-            threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
-            sandbox_ms = _ms(started)
-            result = self._run_agent(sandbox)
-        finally:
-            stop.set()
-            tokens.revoke()
-            if self._sandbox is not None:
-                self._sandbox.kill()
-            if self._commands is not None:
-                self._commands.stop()
-            if self._context is not None:
-                self._context.close()
-            if self._workspace_files is not None:
-                self._workspace_files.close()
-            self._settle(host)
-            host.stop()
-        return self._collect(view, result, walls, sandbox_ms)
+        living.callback(stop.set)
+        threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
+        sandbox_ms = _ms(started)
+        return view, walls, sandbox_ms, self._run_agent(sandbox)
 
     # --- before -------------------------------------------------------------------------------------------
 
@@ -170,27 +164,32 @@ class Attempt:
         sandbox = self.services.operator.sandbox
         return Limits(wall_seconds=seconds, memory_bytes=sandbox.memory_mb << 20, pids=sandbox.pids)
 
-    def _open_gateways(self, host: GatewayHost, sandbox: RunningSandbox, tokens: TaskTokens, view: View) -> None:
+    def _open_gateways(
+        self, host: GatewayHost, living: contextlib.ExitStack, sandbox: RunningSandbox, tokens: TaskTokens, view: View
+    ) -> None:
         from vestibule.boundary.context.gateway import build_context_app
         from vestibule.boundary.context.workspace import Workspace
         from vestibule.pipeline.commands import SandboxedCommands
 
         crossing = self.services.crossing(self.record)
-        self._commands = SandboxedCommands(
+        commands = SandboxedCommands(
             self.services, self.record.id, self._workspace_mounts(view), self._limits(COMMAND_SECONDS)
         )
-        self._workspace_files = Workspace(self.workspace)
-        self._context = build_context_app(
+        files = Workspace(self.workspace)
+        living.callback(files.close)
+        context = build_context_app(
             crossing=crossing,
             authenticate=tokens.authenticate,
-            workspace=self._workspace_files,
+            workspace=files,
             task=self.task,
             view=view,
-            runner=self._commands,
+            runner=commands,
             feedback=self.record.feedback,
             preload=adapter(self.record.agent.adapter).needs_model,
         )
-        host.serve("context", self._context, sandbox.listeners[CONTEXT_HOST])
+        living.callback(context.close)
+        living.callback(commands.stop)
+        host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, crossing, tokens), sandbox.listeners[MODELS_HOST])
 
     def _models_app(self, host: GatewayHost, crossing: Crossing, tokens: TaskTokens) -> ModelGateway:
@@ -273,7 +272,6 @@ class Attempt:
             )
         export = export_workspace(self.workspace, view)
         save_export(self.services, self.record, export)
-        shutil.rmtree(self.folder, ignore_errors=True)
         return AttemptResult(
             walls=walls,
             exit_code=result.exit_code,

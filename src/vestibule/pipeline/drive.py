@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vestibule.core.errors import AGENT_FAILED, HELD, OK, REFUSED, DependencyDown, Refused, UsageError, VestibuleError
 from vestibule.core.ids import RUN_ID
-from vestibule.core.model import Choice, Person, State
+from vestibule.core.model import Choice, Decision, Person, State
 from vestibule.core.refusal import refusal
 from vestibule.core.runs import Outcome, binding_digest
 from vestibule.pipeline.engine import Engine
@@ -35,7 +35,7 @@ class Driver:
 
     def resume(self, run: str) -> RunRecord:
         """Go on after a crash; a run that waits or has ended is returned as it is."""
-        record = self.services.runs.get(run)
+        record = self._caught_up(self.services.runs.get(run))
         segment = _due(record)
         if segment is None:
             return self.expire(record)
@@ -89,17 +89,28 @@ class Driver:
             channel="console" if channel == "console" else "cli",
             agent_ids=(self.services.agent_id(record),),
         )
-        state = decided.outcome.state
+        return self._follow(record, decided.outcome.state, decided.decision)
+
+    def _caught_up(self, record: RunRecord) -> RunRecord:
+        """The state that the gate's decisions lead to, when a crash came between a decision and the run's row."""
+        gate = self.services.gates.current(record.id)
+        if gate is None or gate.state == "open" or record.state is not State.AWAITING_REVIEW:
+            return record
+        decisions = self.services.gates.decisions(gate.id)
+        return self._follow(record, gate.state, decisions[-1].decision) if decisions else record
+
+    def _follow(self, record: RunRecord, state: str, decision: Decision) -> RunRecord:
+        """What a gate's outcome means for the run. Idempotent: only a run that waits is moved."""
+        if record.state is not State.AWAITING_REVIEW:
+            return record
         if state == "approved":
-            waits = record.state is State.AWAITING_REVIEW
-            return self.services.runs.set(record.id, state=State.APPROVED) if waits else record
+            return self.services.runs.set(record.id, state=State.APPROVED)
         if state == "rejected":
-            return self.services.runs.set(
-                record.id, state=State.REJECTED, exit_code=REFUSED, note=f"Rejected: {reason}"
-            )
+            note = f"Rejected: {decision.reason}"
+            return self.services.runs.set(record.id, state=State.REJECTED, exit_code=REFUSED, note=note)
         if state == "changes_requested":
-            return self._rework(record, reason, person)
-        return self.services.runs.get(record.id)
+            return self._rework(record, decision.reason, decision.person)
+        return record
 
     def cancel(self, run: str) -> tuple[RunRecord, list[str]]:
         """Stop a run; what was undone, in sentences."""

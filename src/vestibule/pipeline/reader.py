@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vestibule.core.errors import UsageError
 from vestibule.core.model import Event, Finding, Gate, State, Usage
 from vestibule.core.refusal import Refusal
 from vestibule.core.runs import Check, Counts, LogHead, RunSummary, RunView, Standing, TimelineEvent
@@ -113,7 +114,7 @@ class Reader:
         entries = list(self.services.audit.entries(run=record.id))
         head = self.services.audit.head()
         gate = self.services.gates.current(record.id)
-        config = self.services.config_of(record)
+        commands, minimum = self._configured(record)
         task = (
             Task(
                 run=record.id,
@@ -152,18 +153,26 @@ class Reader:
             patch=self.patch(record),
             message=record.agent_message,
             findings=record.findings,
-            checks=_checks(record, [list(item) for item in config.verify.commands]),
+            checks=_checks(record, commands),
             counts=_counts(entries),
             events=_timeline(entries),
             usage=self._usage(record),
             walls=record.walls,
-            walls_minimum=self.services.minimum(config),
+            walls_minimum=minimum,
             audit=LogHead(origin=head.origin, size=head.size, root=head.root_base64),
             timings=record.timings,
             gate=gate,
             decisions=self._decisions(record),
             standing=self._standing(record, gate),
         )
+
+    def _configured(self, record: RunRecord) -> tuple[list[list[str]], tuple[str, ...]]:
+        """Verify commands and minimum of walls; a repository that is gone hides no run."""
+        try:
+            config = self.services.config_of(record)
+        except UsageError:
+            return [], tuple(self.services.operator.sandbox.minimum)
+        return [list(item) for item in config.verify.commands], self.services.minimum(config)
 
     def patch(self, record: RunRecord) -> bytes:
         """The unified diff from base to head, as git prints it; empty without a result."""

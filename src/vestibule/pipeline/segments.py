@@ -27,6 +27,7 @@ from vestibule.core.errors import (
 from vestibule.core.model import GateBinding, State
 from vestibule.core.ports import Forge
 from vestibule.core.verdict import Ruling
+from vestibule.git import Git
 from vestibule.pipeline.engine import Segment, Steps
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import apply_result, result_repository
@@ -176,6 +177,7 @@ class Segments:
         previous = result.commit_of(f"refs/vestibule/proposed-{record.round - 1}")
         branch = forge.propose(run, result.git_dir, record.head_commit, previous=previous)
         result.run(["update-ref", f"refs/vestibule/proposed-{record.round}", record.head_commit])
+        details = {"commit": record.head_commit, **self._protect(record)}
         gate = self.services.config_of(record)
         self.services.gates.open(
             run=run,
@@ -188,7 +190,20 @@ class Segments:
             expires_seconds=gate.gates.review.expires,
         )
         self.runs.set(run, state=State.AWAITING_REVIEW, branch=branch, note="")
-        self.services.note(record, "change.propose.branch", branch, details={"commit": record.head_commit})
+        self.services.note(record, "change.propose.branch", branch, details=details)
+
+    def _protect(self, record: RunRecord) -> dict[str, str]:
+        """The pre-receive rule of a bare repository: put there when none is; what stands is recorded."""
+        from vestibule.forges.pre_receive import hook_state, install_pre_receive
+
+        git = Git.open(record.repo)
+        if not git.bare:
+            return {}
+        state = hook_state(git)
+        if state == "absent":
+            install_pre_receive(git.git_dir, [record.target])
+            state = "installed"
+        return {"pre_receive": state}
 
     # --- conclude -----------------------------------------------------------------------------------------
 
@@ -228,6 +243,11 @@ class Segments:
         forge = self.forge(record)
         binding = self.binding(record)
         look = forge.look(run, binding)
+        if look.merged_as:
+            # A crash came between the merge and its record: it is in, and nothing is merged twice.
+            self.runs.set(run, state=State.MERGED, merge_commit=look.merged_as, note="")
+            self.services.note(record, "merge.found", look.merged_as)
+            return
         approved = (
             gate is not None
             and gates.outcome(
