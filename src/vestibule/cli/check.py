@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vestibule.cli.base import base_of, rights_of, top
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from vestibule.boundary.changes.guards import GuardContext, KnownSecret
-    from vestibule.config.schema import RepoConfig, RoleConfig
     from vestibule.core.ids import Sha
     from vestibule.core.model import Finding
     from vestibule.core.verdict import Ruling
@@ -51,7 +52,7 @@ def command(repo: Path, base: str, head: str, role: str, *, as_json: bool, as_sa
     if as_json and as_sarif:
         raise UsageError("--json and --sarif exclude each other.")
     started = time.perf_counter()
-    git = Git.open(_top(repo))
+    git = Git.open(top(repo))
     base_name, tip, head_sha, fork = resolve(git, base, head)
     chosen, context = guard_context(git, tip, base_name, role, say)
     read_from = time.perf_counter()
@@ -92,16 +93,6 @@ def command(repo: Path, base: str, head: str, role: str, *, as_json: bool, as_sa
     return {Ruling.ALLOW: OK, Ruling.HOLD: HELD, Ruling.DENY: REFUSED}[verdict]
 
 
-def _top(path: Path) -> Path:
-    """The repository's top folder when called from inside one without naming it."""
-    here = path.absolute()
-    if path == Path():
-        for folder in (here, *here.parents):
-            if (folder / ".git").exists():
-                return folder
-    return here
-
-
 def resolve(git: Git, base: str, head: str) -> tuple[str, Sha, Sha, Sha]:
     """(name of the base, its tip, the head, the merge base).
 
@@ -119,23 +110,7 @@ def resolve(git: Git, base: str, head: str) -> tuple[str, Sha, Sha, Sha]:
                 next_step="Commit first, or name a commit with --head.",
             )
         raise UsageError(f"--head {head!r} is no commit of this repository.", next_step="Name a branch, tag or commit.")
-    if base:
-        tip = git.commit_of(base)
-        if tip is None:
-            raise UsageError(
-                f"--base {base!r} is no commit of this repository.",
-                next_step="Fetch it, or name a branch, tag or commit.",
-            )
-        name = base
-    else:
-        found = git.default_branch_commit()
-        if found is None:
-            raise UsageError(
-                "It is not clear what the change goes to.",
-                why="The remote names no default branch, and there is neither main nor master.",
-                next_step="Name it with --base.",
-            )
-        name, tip = found
+    name, tip = base_of(git, base, "It is not clear what the change goes to.")
     fork = git.merge_base(tip, head_sha)
     if fork is None:
         shallow = (git.git_dir / "shallow").exists()
@@ -156,69 +131,13 @@ def guard_context(
 ) -> tuple[str, GuardContext]:
     """The role's name and what the guards judge against, from the base's tip alone."""
     from vestibule.boundary.changes.guards import GuardContext
-    from vestibule.config.load import shipped_role
+    from vestibule.config.roles import scope_of
 
-    config = repo_config(git, tip)
+    name, rights, config = rights_of(git, tip, base_name, role, say)
+    secrets = tuple(known_secrets())
     if config is None:
-        from vestibule.core.errors import UsageError
-
-        if role:
-            raise UsageError(
-                f"There is no role {role!r}: {base_name} has no .vestibule/config.yaml.",
-                next_step="Run `vestibule init` and commit what it writes, or leave --role out.",
-            )
-        say(f"{base_name} has no .vestibule/: using the shipped role (every file but the protected ones).")
-        name, rights = "shipped", shipped_role()
-        return name, GuardContext(write=rights.write, read=rights.read, secrets=tuple(known_secrets()))
-    name, rights = _role(config, role)
-    return name, GuardContext(
-        write=rights.write,
-        read=rights.read,
-        protected=config.changes.protected,
-        max_files=config.changes.max_files,
-        max_lines=config.changes.max_lines,
-        secrets=tuple(known_secrets()),
-    )
-
-
-def repo_config(git: Git, tip: Sha) -> RepoConfig | None:
-    """The configuration of the base's tip; None when there is no `.vestibule/` at all.
-
-    Raises:
-        ConfigError: there is one and it cannot be used.
-    """
-    from vestibule.config.load import REPO_CONFIG_PATH, load_repo_config
-    from vestibule.config.strict_yaml import MAX_BYTES
-    from vestibule.core.errors import ConfigError
-
-    if not git.run(["ls-tree", "-z", "--name-only", "--full-tree", tip, "--", ".vestibule"]):
-        return None
-    data = git.blob(tip, REPO_CONFIG_PATH, limit=MAX_BYTES)
-    if data is None:
-        raise ConfigError(
-            "the file is missing or is no regular file",
-            where=REPO_CONFIG_PATH,
-            why=".vestibule/ exists in the base, so a shipped role would be looser than what was meant.",
-            next_step="Run `vestibule init` and commit what it writes.",
-        )
-    return load_repo_config(data)
-
-
-def _role(config: RepoConfig, role: str) -> tuple[str, RoleConfig]:
-    from vestibule.core.errors import UsageError
-
-    if not role and len(config.roles) == 1:
-        role = next(iter(config.roles))
-    if role in config.roles:
-        return role, config.roles[role]
-    names = ", ".join(config.roles)
-    if not role:
-        raise UsageError("The configuration has several roles.", next_step=f"Choose one with --role: {names}.")
-    import difflib
-
-    near = difflib.get_close_matches(role, config.roles, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"There is no role {role!r}.", next_step=f"{hint}The roles are: {names}.")
+        return name, GuardContext(write=rights.write, read=rights.read, secrets=secrets)
+    return name, GuardContext.of_scope(scope_of(rights, config), secrets)
 
 
 def known_secrets() -> Iterator[KnownSecret]:

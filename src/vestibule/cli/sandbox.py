@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vestibule.cli.base import top
+
 if TYPE_CHECKING:
     from vestibule.core.ids import Sha
     from vestibule.core.model import Scope
@@ -51,7 +53,7 @@ def execute(repo: Path, base: str, role: str, argv: tuple[str, ...], *, as_json:
         operator = load_operator_config()
         home = make_private_folder(state_dir())
         backend = LocalSandbox(tools=operator.sandbox.tools, state=home, forbidden=(config_dir(os.environ),))
-        git = Git.open(_top(repo))
+        git = Git.open(top(repo))
         name, scope, minimum = _rights(git, base, role)
         events: list[dict[str, Any]] = []
 
@@ -100,38 +102,16 @@ def _summary(result: SandboxResult, role: str, events: list[dict[str, Any]]) -> 
 
 def _rights(git: Git, base: str, role: str) -> tuple[str, tuple[Sha, Scope], tuple[str, ...]]:
     """(role's name, (base commit, scope), walls the repository wants)."""
-    from vestibule.cli.check import repo_config
+    from vestibule.cli.base import base_of, rights_of
     from vestibule.cli.output import say
-    from vestibule.config.load import shipped_role
-    from vestibule.core.errors import UsageError
+    from vestibule.config.roles import scope_of
     from vestibule.core.model import Scope
-    from vestibule.pipeline.prepare import choose_role, scope_of
 
-    if base:
-        commit = git.commit_of(base)
-        if commit is None:
-            raise UsageError(f"--base {base!r} is no commit of this repository.", next_step="Name a branch or commit.")
-    else:
-        found = git.default_branch_commit()
-        if found is None:
-            raise UsageError(
-                "It is not clear what to show.",
-                why="The remote names no default branch, and there is neither main nor master.",
-                next_step="Name it with --base.",
-            )
-        base, commit = found
-    config = repo_config(git, commit)
+    name, commit = base_of(git, base, "It is not clear what to show.")
+    chosen, rights, config = rights_of(git, commit, name, role, say)
     if config is None:
-        if role:
-            raise UsageError(
-                f"There is no role {role!r}: {base} has no .vestibule/config.yaml.",
-                next_step="Run `vestibule init` and commit what it writes, or leave --role out.",
-            )
-        say(f"{base} has no .vestibule/: using the shipped role (every file but the agent-control files).")
-        shipped = shipped_role()
-        return "shipped", (commit, Scope(read=shipped.read, write=shipped.write)), ()
-    name, rights = choose_role(config, role)
-    return name, (commit, scope_of(rights, config)), config.sandbox.minimum
+        return chosen, (commit, Scope(read=rights.read, write=rights.write)), ()
+    return chosen, (commit, scope_of(rights, config)), config.sandbox.minimum
 
 
 def _run(
@@ -210,12 +190,6 @@ def _terminal() -> dict[str, str]:
     import os
 
     return {name: os.environ[name] for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR") if os.environ.get(name)}
-
-
-def _top(path: Path) -> Path:
-    from vestibule.cli.check import _top as top_folder
-
-    return top_folder(path)
 
 
 class _Stopped(BaseException):

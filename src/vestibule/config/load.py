@@ -116,7 +116,7 @@ def _explain(model: type[BaseModel], document: Document, error: ValidationError,
             return ConfigError(
                 f"{label!r} belongs to the operator, not to a repository",
                 where=where,
-                why="Providers, base URLs, key sources, host paths and organisation policy are defined by the operator.",
+                why="Providers, base URLs, key sources, host paths and organisation policy are the operator's.",
                 next_step="Remove it here; an operator sets it in the file named by VESTIBULE_CONFIG.",
             )
         near = difflib.get_close_matches(key, _keys_at(model, tuple(first["loc"][:-1])), n=1, cutoff=0.0)

@@ -24,12 +24,12 @@ from vestibule.agents.registry import adapter
 from vestibule.core.base import Noun
 from vestibule.core.crossing import Crossing
 from vestibule.core.errors import AgentFailed, DependencyDown
-from vestibule.core.model import Task, WallsReport
+from vestibule.core.model import WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.view import View
 from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.hosting import GatewayHost
-from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
 
@@ -56,23 +56,15 @@ class Attempt:
     """One attempt of one run."""
 
     def __init__(self, services: Services, record: RunRecord) -> None:
-        if record.spec is None:
+        task = task_of(record)
+        if task is None:
             raise AgentFailed("The run has no spec.", next_step="Start a new run.")
+        self.task = task
         self.services = services
         self.record = record
         self.config = services.config_of(record)
         self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
         self.workspace = self.folder / "workspace"
-        self.task = Task(
-            run=record.id,
-            spec=record.spec,
-            role=record.role,
-            scope=record.scope,
-            budget=record.budget,
-            agent=record.agent,
-            requester=record.requester,
-            base_commit=record.base_commit,
-        )
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None

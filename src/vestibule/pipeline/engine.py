@@ -5,7 +5,8 @@ Rules it keeps:
 2. A step in flight when the process died runs again: every effect in it is idempotent or has a key.
 3. The same key starts one segment, however often it is asked for.
 4. One process hosts a run at a time (`lease.py`); each run has its engine file, so recovery of one run never
-   touches another and an ended segment leaves nothing behind.
+   touches another and an ended segment leaves nothing behind. A process may host one run after another: launching
+   ends the former engine, and is refused while that one works.
 
 DBOS core does the work (docs/adr/0002); nothing outside this file knows it.
 """
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +62,12 @@ class Engine:
 
         from vestibule.store.database import make_engine
 
+        _workflow.clear()
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
         url = f"sqlite:///{self.path}"
         try:
+            # Recovered segments start as soon as DBOS launches: the table must stand before.
+            _workflow.table = self
             DBOS(
                 config=DBOSConfig(
                     name="vestibule",
@@ -75,12 +81,11 @@ class Engine:
                     enable_otlp=False,
                 )
             )
-            # Recovered segments start as soon as DBOS launches: the table must stand before.
-            _workflow.table = self
             _workflow.register()
             DBOS.launch()
         except (SQLAlchemyError, OSError) as error:
-            raise DependencyDown("engine", "The engine's file cannot be used.", fact=str(error)[:300]) from error
+            _workflow.clear()
+            raise _engine_down(error) from error
 
     def perform(self, segment: str, key: str) -> Json:
         """Run a segment to its end (or join the one that this key started) and return its result.
@@ -92,9 +97,10 @@ class Engine:
 
         if segment not in self.segments:
             raise KeyError(segment)
-        with SetWorkflowID(f"{self.run_id}:{key}"):
-            handle = DBOS.start_workflow(_workflow.function(), segment, self.run_id)
-        return _open(handle.get_result())
+        with _workflow.working(self):
+            with SetWorkflowID(f"{self.run_id}:{key}"):
+                handle = DBOS.start_workflow(_workflow.function(), segment, self.run_id)
+            return _open(handle.get_result())
 
     def close(self) -> None:
         """Forget the run's engine file once nothing in it is pending. Threads end with the process."""
@@ -110,6 +116,34 @@ class _Workflow:
 
     table: Engine | None = None
     _function: Callable[[str, str], Json] | None = None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy = 0
+
+    @contextmanager
+    def working(self, engine: Engine) -> Iterator[None]:
+        """Marks the process as working on the engine's run; a former engine, ended by a later one, is refused."""
+        with self._lock:
+            if self.table is not engine:
+                raise DependencyDown("engine", f"The engine of run {engine.run_id} was ended by a later one.")
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def clear(self) -> None:
+        """End what a former engine of this process left running; what is registered stays."""
+        from dbos import DBOS
+
+        with self._lock:
+            if self._busy and self.table is not None:
+                raise DependencyDown("engine", f"This process is still working on run {self.table.run_id}.")
+            if self.table is not None:
+                DBOS.destroy()
+                self.table = None
 
     def register(self) -> None:
         from dbos import DBOS
@@ -131,6 +165,11 @@ class _Workflow:
 
 
 _workflow = _Workflow()
+
+
+def _engine_down(error: Exception) -> DependencyDown:
+    fact = str(getattr(error, "orig", None) or error)[:300]
+    return DependencyDown("engine", "The engine's file cannot be used.", fact=fact)
 
 
 def _sealed(call: Step) -> Json:

@@ -69,6 +69,8 @@ class GatewayHost:
     async def _serve(self, name: str, app: Any, listener: socket.socket) -> None:
         import uvicorn
 
+        from vestibule.pipeline.prompt_server import PromptServer
+
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -82,7 +84,7 @@ class GatewayHost:
             timeout_keep_alive=120,
             timeout_graceful_shutdown=1,
         )
-        server = uvicorn.Server(config)
+        server = PromptServer(config)
         self._servers[name] = server
         task = asyncio.ensure_future(self._watch(name, server, listener))
         self._tasks.add(task)
@@ -100,8 +102,7 @@ class GatewayHost:
                 self._died(name)
 
     def _end(self, name: str) -> None:
-        self._servers[name].should_exit = True
-        self._servers[name].force_exit = True
+        self._servers[name].end()
 
     def _end_all(self) -> None:
         for name in self._servers:

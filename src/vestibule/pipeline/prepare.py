@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vestibule.agents.registry import ADAPTERS, adapter
 from vestibule.config.load import REPO_CONFIG_PATH, load_repo_config
+from vestibule.config.roles import choose_role, scope_of
 from vestibule.config.schema import AgentConfig, OperatorConfig, RepoConfig, RoleConfig
 from vestibule.core import clock
 from vestibule.core.base import Noun
@@ -24,7 +25,7 @@ from vestibule.core.canonical import digest
 from vestibule.core.errors import UsageError
 from vestibule.core.ids import Sha, new_run_id
 from vestibule.core.labels import Integrity
-from vestibule.core.model import AgentRef, Budget, Scope
+from vestibule.core.model import AgentRef, Budget
 from vestibule.core.text.sanitize import one_line
 from vestibule.git import Git
 from vestibule.pipeline.record import RunRecord
@@ -182,19 +183,6 @@ def read_config(git: Git, commit: Sha) -> RepoConfig:
     return load_repo_config(data, f"{commit[:12]}:{REPO_CONFIG_PATH}")
 
 
-def choose_role(config: RepoConfig, asked: str) -> tuple[str, RoleConfig]:
-    """The role asked for, or the only one."""
-    if asked:
-        if asked not in config.roles:
-            raise UsageError(
-                f"There is no role {one_line(asked)!r}.", next_step=f"Roles: {', '.join(sorted(config.roles))}."
-            )
-        return asked, config.roles[asked]
-    if len(config.roles) == 1:
-        return next(iter(config.roles.items()))
-    raise UsageError("Which role?", next_step=f"Choose with --role: {', '.join(sorted(config.roles))}.")
-
-
 def choose_agent(config: RepoConfig, request: RunRequest) -> tuple[str, AgentConfig]:
     """A name in the configuration, else an adapter, else the only agent configured."""
     if request.agent:
@@ -229,21 +217,6 @@ def choose_model(
     if route.provider.key is not None:
         read_key(route.provider.key, environ)
     return route.name, route.model, route.provider.api == "scripted"
-
-
-def scope_of(role: RoleConfig, config: RepoConfig) -> Scope:
-    """What a task in this role may touch."""
-    return Scope(
-        read=role.read,
-        write=role.write,
-        tools=role.tools,
-        commands=role.commands,
-        hosts=role.network.hosts,
-        registries=role.network.registries,
-        protected=config.changes.protected,
-        max_files=config.changes.max_files,
-        max_lines=config.changes.max_lines,
-    )
 
 
 def budget_of(role: RoleConfig, operator: OperatorConfig) -> Budget:

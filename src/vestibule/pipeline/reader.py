@@ -13,7 +13,7 @@ from vestibule.core.refusal import Refusal
 from vestibule.core.runs import Check, Counts, LogHead, RunSummary, RunView, Standing, TimelineEvent
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
-from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import result_repository
 from vestibule.pipeline.services import Services
 
@@ -109,26 +109,10 @@ class Reader:
         )
 
     def _view(self, record: RunRecord) -> RunView:
-        from vestibule.core.model import Task
-
         entries = list(self.services.audit.entries(run=record.id))
         head = self.services.audit.head()
         gate = self.services.gates.current(record.id)
         commands, minimum = self._configured(record)
-        task = (
-            Task(
-                run=record.id,
-                spec=record.spec,
-                role=record.role,
-                scope=record.scope,
-                budget=record.budget,
-                agent=record.agent,
-                requester=record.requester,
-                base_commit=record.base_commit,
-            )
-            if record.spec
-            else None
-        )
         return RunView(
             run=record.id,
             state=record.state,
@@ -140,7 +124,7 @@ class Reader:
             requester=record.requester,
             title=_title(record),
             ticket=record.ticket,
-            task=task,
+            task=task_of(record),
             scripted_model=record.scripted,
             workload=self.services.agent_id(record),
             attempt=record.attempt,

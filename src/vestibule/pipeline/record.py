@@ -13,7 +13,7 @@ from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.core.ids import RUN_ID, Sha
-from vestibule.core.model import AgentRef, Budget, Finding, Scope, Spec, State, Ticket, Timings, WallsReport
+from vestibule.core.model import AgentRef, Budget, Finding, Scope, Spec, State, Task, Ticket, Timings, WallsReport
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling
 from vestibule.store import tables
@@ -76,6 +76,22 @@ class RunRecord(Noun):
 
     walls: WallsReport | None = None
     timings: Timings = Timings()
+
+
+def task_of(record: RunRecord) -> Task | None:
+    """The task that a run carries out; None before its spec stands."""
+    if record.spec is None:
+        return None
+    return Task(
+        run=record.id,
+        spec=record.spec,
+        role=record.role,
+        scope=record.scope,
+        budget=record.budget,
+        agent=record.agent,
+        requester=record.requester,
+        base_commit=record.base_commit,
+    )
 
 
 class RunStore:
