@@ -305,6 +305,28 @@ def open_intents(folder: Path) -> Iterator[Entry]:
     return _read(folder, query, ())
 
 
+def count_decisions(folder: Path) -> dict[str, dict[str, int]]:
+    """How the agents' own intents were decided: run → verdict → number. One pass over the log, nothing is parsed here.
+
+    Raises:
+        DependencyDown: `audit`.
+    """
+    body = "CAST(body AS TEXT)"
+    query = (
+        f"SELECT run, json_extract({body}, '$.verdict') AS verdict, count(*) FROM entries "  # noqa: S608 constants
+        f"WHERE phase = 'intent' AND json_extract({body}, '$.subject') = 'agent' AND verdict IS NOT NULL "
+        "GROUP BY run, verdict"
+    )
+    found: dict[str, dict[str, int]] = {}
+    try:
+        with contextlib.closing(open_reader(folder / FILE)) as connection:
+            for run, verdict, count in connection.execute(query):
+                found.setdefault(run, {})[str(verdict)] = count
+    except (sqlite3.Error, OSError, BrokenLog) as error:
+        raise down(error, folder) from None
+    return found
+
+
 def _read(folder: Path, query: str, parameters: tuple[object, ...]) -> Iterator[Entry]:
     seq = 0
     try:

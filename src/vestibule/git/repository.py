@@ -215,6 +215,48 @@ class Git:
             overrules=self._programs_off,
         )
 
+    def run_bounded(self, argv: Sequence[str], count: int, *, timeout: float = 60) -> bytes:
+        """The first `count` bytes of what one git command prints; the rest is neither read nor kept.
+
+        Raises:
+            GitError: it failed before it had printed so much.
+            DependencyDown: git is missing, or ran out of time.
+        """
+        if self._programs_off is None:
+            self.run(["rev-parse", "--git-dir"])  # learns which programs of the repository's to switch off
+        process = subprocess.Popen(
+            _argv(drivers.without_drivers(argv), [f"--git-dir={self.git_dir}"]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_env(None) | _config_env([("safe.directory", "*"), *(self._programs_off or ())]),
+            cwd=self.git_dir,
+        )
+        if process.stdout is None:
+            raise DependencyDown("git", "git could not be started with pipes.")
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(timeout, stop)
+        timer.start()
+        try:
+            found = process.stdout.read(count)
+            if len(found) < count:
+                process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            code = process.wait()
+            process.stdout.close()
+        if late.is_set():
+            raise DependencyDown("git", f"git {argv[0]} took longer than {timeout:.0f} s.")
+        if len(found) < count and code != 0:
+            raise GitError(argv, code, "")
+        return found
+
     def text(self, argv: Sequence[str], **kwargs: object) -> str:
         """`run`, decoded and stripped of the last line feed."""
         return self.run(argv, **kwargs).decode("utf-8", "surrogateescape").rstrip("\n")  # type: ignore[arg-type]

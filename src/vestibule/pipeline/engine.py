@@ -7,6 +7,7 @@ Rules it keeps:
 4. One process hosts a run at a time (`lease.py`); each run has its engine file, so recovery of one run never
    touches another and an ended segment leaves nothing behind. A process may host one run after another: launching
    ends the former engine, and is refused while that one works.
+5. The file is data: JSON in, JSON out. Nothing in it is ever loaded as code (`serial`).
 
 DBOS core does the work (docs/adr/0002); nothing outside this file knows it.
 """
@@ -19,9 +20,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestibule.core.errors import DependencyDown, VestibuleError, decode_error, encode_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import ExceptionContext
 
 APPLICATION_VERSION = "segments-1"
 """Raised only when a segment changes shape; an upgrade of anything else never strands a run."""
@@ -58,13 +62,17 @@ class Engine:
 
     def _launch(self) -> None:
         from dbos import DBOS, DBOSConfig
+        from sqlalchemy import event
         from sqlalchemy.exc import SQLAlchemyError
 
+        from vestibule.pipeline.serial import refuse_pickles
         from vestibule.store.database import make_engine
 
         _workflow.clear()
         logging.getLogger("dbos").setLevel(logging.CRITICAL)
         url = f"sqlite:///{self.path}"
+        database = make_engine(url, synchronous="FULL", immediate=False)
+        event.listen(database, "handle_error", _end_waiting)
         try:
             # Recovered segments start as soon as DBOS launches: the table must stand before.
             _workflow.table = self
@@ -72,7 +80,8 @@ class Engine:
                 config=DBOSConfig(
                     name="vestibule",
                     system_database_url=url,
-                    system_database_engine=make_engine(url, synchronous="FULL", immediate=False),
+                    system_database_engine=database,
+                    serializer=refuse_pickles(),
                     application_version=APPLICATION_VERSION,
                     executor_id=self.run_id,
                     max_executor_threads=EXECUTOR_THREADS,
@@ -86,6 +95,9 @@ class Engine:
         except (SQLAlchemyError, OSError) as error:
             _workflow.clear()
             raise _engine_down(error) from error
+        except DependencyDown:
+            _workflow.clear()
+            raise
 
     def perform(self, segment: str, key: str) -> Json:
         """Run a segment to its end (or join the one that this key started) and return its result.
@@ -170,6 +182,18 @@ _workflow = _Workflow()
 def _engine_down(error: Exception) -> DependencyDown:
     fact = str(getattr(error, "orig", None) or error)[:300]
     return DependencyDown("engine", "The engine's file cannot be used.", fact=fact)
+
+
+def _end_waiting(context: ExceptionContext) -> None:
+    """DBOS waits for a locked file without end; the file's own busy time has passed when this is called."""
+    code = getattr(context.original_exception, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        raise DependencyDown(
+            "engine",
+            "The engine's file is held by another program.",
+            fact=code,
+            person="Find out what holds it, stop that, then go on with `vestibule resume RUN`.",
+        )
 
 
 def _sealed(call: Step) -> Json:

@@ -5,6 +5,7 @@ Read afresh each time; a broken store or log is an error, never an empty page.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from vestibule.core.errors import UsageError
@@ -14,8 +15,8 @@ from vestibule.core.runs import Check, Counts, LogHead, RunSummary, RunView, Sta
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
 from vestibule.pipeline.record import RunRecord, task_of
-from vestibule.pipeline.results import result_repository
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.verification import VERIFY_ACTION
 
 MAX_PATCH = 32 << 20
 
@@ -27,8 +28,10 @@ class Reader:
         self.services = services
 
     def list_runs(self) -> list[RunSummary]:
-        counts = self._counts_by_run()
-        found = [self._summary(record, counts.get(record.id, Counts())) for record in self.services.runs.all()]
+        records = self.services.runs.all()
+        counts = self._counts_by_run() if records else {}
+        spent = self._spent_by_run()
+        found = [self._summary(record, counts.get(record.id, Counts()), spent.get(record.id, 0)) for record in records]
         return sorted(found, key=lambda item: item.updated, reverse=True)
 
     def get_run(self, run: str) -> RunView | None:
@@ -88,7 +91,7 @@ class Reader:
 
     # --- parts ----------------------------------------------------------------------------------------------
 
-    def _summary(self, record: RunRecord, counts: Counts) -> RunSummary:
+    def _summary(self, record: RunRecord, counts: Counts, cost_nano_usd: int) -> RunSummary:
         gate = self.services.gates.current(record.id) if record.state is State.AWAITING_REVIEW else None
         return RunSummary(
             run=record.id,
@@ -105,7 +108,7 @@ class Reader:
             decisions=counts,
             findings=_finding_counts(record.findings),
             changed_files=len(record.changed_files),
-            cost_nano_usd=self.services.ledger.usage(record.id).cost_nano_usd,
+            cost_nano_usd=cost_nano_usd,
         )
 
     def _view(self, record: RunRecord) -> RunView:
@@ -137,7 +140,7 @@ class Reader:
             patch=self.patch(record),
             message=record.agent_message,
             findings=record.findings,
-            checks=_checks(record, commands),
+            checks=_checks(record, commands, entries),
             counts=_counts(entries),
             events=_timeline(entries),
             usage=self._usage(record),
@@ -159,15 +162,21 @@ class Reader:
         return [list(item) for item in config.verify.commands], self.services.minimum(config)
 
     def patch(self, record: RunRecord) -> bytes:
-        """The unified diff from base to head, as git prints it; empty without a result."""
+        """The unified diff from base to head, as git prints it, at most `MAX_PATCH` bytes; empty without a result.
+
+        Also empty when neither the run's folder nor the repository has the commits any more: what is in
+        `changed_files` and not in here counts as not reviewed.
+        """
         if not record.head_commit:
             return b""
-        result = result_repository(self.services, record)
         argv = ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--full-index", "-M"]
-        try:
-            return result.run([*argv, record.base_commit, record.head_commit])[:MAX_PATCH]
-        except GitError:
-            return Git.open(record.repo).run([*argv, record.base_commit, record.head_commit])[:MAX_PATCH]
+        own = self.services.home / "runs" / record.id / "result.git"
+        for place in (own, record.repo):
+            try:
+                return Git.open(place).run_bounded([*argv, record.base_commit, record.head_commit], MAX_PATCH)
+            except (GitError, UsageError):
+                continue
+        return b""
 
     def _usage(self, record: RunRecord) -> Usage:
         return self.services.ledger.usage(record.id)
@@ -205,9 +214,18 @@ class Reader:
         return tuple(dict.fromkeys(found))
 
     def _counts_by_run(self) -> dict[str, Counts]:
+        from vestibule.audit.log import count_decisions
+
+        found = count_decisions(self.services.audit.folder)
         return {
-            record.id: _counts(self.services.audit.entries(run=record.id)) for record in self.services.runs.all(200)
+            run: Counts(**{ruling.value: tally.get(ruling.value, 0) for ruling in Ruling})
+            for run, tally in found.items()
         }
+
+    def _spent_by_run(self) -> dict[str, int]:
+        from vestibule.cost.report import cost_lines
+
+        return {line.name: line.usage.cost_nano_usd for line in cost_lines(self.services.db, "run")}
 
 
 def _refusal_of(event: Event) -> Refusal | None:
@@ -267,21 +285,42 @@ def _timeline(entries: list[Any]) -> tuple[TimelineEvent, ...]:
     return tuple(found)
 
 
-def _checks(record: RunRecord, commands: list[list[str]]) -> tuple[Check, ...]:
-    failed = {item.message: item for item in record.findings if item.rule == "verify.failed"}
-    found = []
-    for argv in commands:
-        name = " ".join(argv)
-        failure = next((item for message, item in failed.items() if name in message), None)
-        if failure is not None:
-            found.append(Check(name=name, result="failed", detail=failure.excerpt, commit=record.head_commit))
-        elif record.state in (State.MERGED, State.MERGING, State.WATCHING) or (
-            record.state is State.APPROVED and record.note
-        ):
-            found.append(Check(name=name, result="passed", commit=record.head_commit))
-        else:
-            found.append(Check(name=name, result="not run", detail="Runs after approval, and only then."))
-    return tuple(found)
+def _checks(record: RunRecord, commands: list[list[str]], entries: list[Any]) -> tuple[Check, ...]:
+    """How each verify command ended on the tree as it stands, by the log's outcomes and nothing else."""
+    ended: dict[tuple[str, ...], Any] = {}
+    outcomes = {entry.event.intent: entry for entry in entries if entry.event.phase == "outcome"}
+    for entry in entries:
+        event = entry.event
+        if event.action != VERIFY_ACTION or event.phase != "intent" or event.subject != "system":
+            continue
+        if event.details.get("tree") == record.tree:
+            ended[tuple(event.details.get("argv", ()))] = outcomes.get(entry.seq)
+    return tuple(_check(record, tuple(argv), ended) for argv in commands)
+
+
+def _check(record: RunRecord, argv: tuple[str, ...], ended: dict[tuple[str, ...], Any]) -> Check:
+    name = shlex.join(argv)
+    if argv not in ended:
+        return Check(name=name, result="not run", detail="Runs after approval, and only then.")
+    outcome = ended[argv]
+    result = outcome.event.result if outcome is not None else ""
+    if result not in ("ok", "failed"):
+        return Check(name=name, result="not run", detail="It was begun, and cut off before it ended.")
+    failure = next(
+        (
+            item
+            for item in record.findings
+            if item.rule == "verify.failed" and item.message.startswith(f"The verify command `{name}` ")
+        ),
+        None,
+    )
+    return Check(
+        name=name,
+        result="passed" if result == "ok" else "failed",
+        detail=failure.excerpt if failure and result == "failed" else "",
+        commit=record.head_commit,
+        time=outcome.time,
+    )
 
 
 def _sandbox(record: RunRecord) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,25 @@ class Services:
         details: dict[str, Any] | None = None,
     ) -> None:
         """A durable entry about the run itself that closes at once: an intent and its outcome."""
+        close = self.begin(record, action, resource, verdict=verdict, reasons=reasons, details=details)
+        if verdict is Ruling.ALLOW:
+            close(True, {})
+
+    def begin(
+        self,
+        record: RunRecord,
+        action: str,
+        resource: str,
+        *,
+        verdict: Ruling = Ruling.ALLOW,
+        reasons: tuple[str, ...] = (),
+        details: dict[str, Any] | None = None,
+    ) -> Callable[[bool, dict[str, Any]], None]:
+        """A durable intent about the run itself; what it gives writes the outcome: whether it went well, details.
+
+        Raises:
+            DependencyDown: `audit`.
+        """
         actor = self.actor(record)
         intent = Event(
             run=record.id,
@@ -159,11 +178,12 @@ class Services:
             details=details or {},
         )
         receipt = self.audit.submit(intent).result()
-        if verdict is Ruling.ALLOW:
-            outcome = intent.model_copy(
-                update={"phase": "outcome", "intent": receipt.seq, "result": "ok", "details": {}}
-            )
-            self.audit.submit(outcome).result()
+
+        def close(ok: bool, found: dict[str, Any]) -> None:
+            outcome = {"phase": "outcome", "intent": receipt.seq, "result": "ok" if ok else "failed", "details": found}
+            self.audit.submit(intent.model_copy(update=outcome)).result()
+
+        return close
 
     def note_refusal(self, record: RunRecord, refused: Refusal, action: str) -> None:
         self.note(record, action, record.id, verdict=Ruling.DENY, reasons=(refused.rule,), details=refused.as_json())

@@ -1,15 +1,17 @@
 """Verify commands: after approval and only then, on exactly the approved tree, in a sandbox of their own.
 
 The tree is materialised from the approved commit; nothing that runs here can reach the network, a gateway, the
-forge or the result. A command that cannot run is a failure, never a pass.
+forge or the result. A command that cannot run is a failure, never a pass. How each ended is in the log.
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
 from vestibule.config.schema import RepoConfig
+from vestibule.core.crossing import error_details
 from vestibule.core.model import Finding, Scope
 from vestibule.core.ports import Limits, Mount, SandboxSpec
 from vestibule.core.text.sanitize import show_hidden
@@ -19,6 +21,8 @@ from vestibule.pipeline.results import result_repository
 from vestibule.pipeline.services import Services
 
 VERIFY_SECONDS = 1800.0
+VERIFY_ACTION = "verify.command"
+"""The action of the events that say how a verify command ended: `details` hold its number, argv and the tree."""
 _EVERYTHING = Scope(read=("**",), write=("**",))
 
 
@@ -29,14 +33,20 @@ def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding
         DependencyDown: no sandbox can be made.
     """
     for number, argv in enumerate(config.verify.commands, start=1):
-        services.note(record, "verify.command", " ".join(argv), details={"number": number, "tree": record.tree})
-        code, output = _run(services, record, argv, services.folder(record.id) / "verify")
+        details = {"number": number, "argv": list(argv), "tree": record.tree}
+        close = services.begin(record, VERIFY_ACTION, shlex.join(argv), details=details)
+        try:
+            code, output = _run(services, record, argv, services.folder(record.id) / "verify")
+        except Exception as error:
+            close(False, error_details(error))
+            raise
+        close(code == 0, {"exit_code": code})
         if code != 0:
             return Finding(
                 rule="verify.failed",
                 severity="error",
                 verdict=Ruling.DENY,
-                message=f"The verify command `{' '.join(argv)}` ended with {code}.",
+                message=f"The verify command `{shlex.join(argv)}` ended with {code}.",
                 excerpt=output,
                 tool="verify",
             )
