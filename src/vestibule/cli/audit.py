@@ -12,10 +12,8 @@ from vestibule.cli.output import emit_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.console import Console
-
     from vestibule.audit.entry import Entry
-    from vestibule.audit.report import Problem, Verification
+    from vestibule.audit.report import Verification
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _RUN = click.option("--run", "run", metavar="RUN", help="Only this run's entries.")
@@ -122,37 +120,30 @@ def _verify_file(path: Path, trust: Path, keys: tuple[str, ...]) -> Verification
 
 
 def _print_result(result: Verification) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    from vestibule.cli.terminal import Page, styled
+
+    page = Page()
     if result.ok:
-        console.print(Text("✓ The audit log holds.", style="bold green"))
+        page.line(Text("✓ The audit log holds.", style="bold green"))
     else:
-        console.print(Text("✗ The audit log does not hold.", style="bold red"))
+        page.line(Text("✗ The audit log does not hold.", style="bold red"))
     if result.size:
-        console.print(Text(f"  {result.size} entries signed by {result.origin}"))
-        console.print(Text(f"  root {result.root}", style="dim"))
+        page.line(f"  {result.size:,} entries signed by ", styled(result.origin), hang=2)
+        page.whole(Text(f"  root {result.root}", style="dim"))
     for title, items, style in (("Problems", result.problems, "red"), ("Notices", result.notices, "yellow")):
         if items:
-            console.print(Text(f"\n{title}", style="bold"))
+            page.title(title)
         for item in items:
-            _print_problem(console, item, style)
+            page.line(Text(f"  {item.rule}  ", style=style), styled(item.message, limit=400), hang=4)
+            if item.next:
+                page.line("    next: ", styled(item.next, "dim", limit=400), hang=10)
     for title, lines in (("It would have seen", result.detects), ("It cannot see", result.does_not_detect)):
         if lines:
-            console.print(Text(f"\n{title}", style="bold"))
+            page.title(title)
         for line in lines:
-            console.print(Text(f"  · {line}", style="dim"))
-
-
-def _print_problem(console: Console, item: Problem, style: str) -> None:
-    from rich.text import Text
-
-    from vestibule.core.text.sanitize import one_line
-
-    console.print(Text(f"  {item.rule}  ", style=style).append(one_line(item.message, 400), style="default"))
-    if item.next:
-        console.print(Text(f"    next: {one_line(item.next, 400)}", style="dim"))
+            page.line(Text(f"  · {line}", style="dim"), hang=4)
 
 
 def _print_entries(entries: Iterable[Entry]) -> None:

@@ -161,35 +161,38 @@ def known_secrets() -> Iterator[KnownSecret]:
 
 
 def _show(findings: tuple[Finding, ...], verdict: Ruling, about: str) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    from vestibule.core.text.sanitize import one_line
+    from vestibule.cli.terminal import Page, styled
     from vestibule.core.verdict import Ruling
 
-    console = Console(highlight=False, soft_wrap=True)
+    page = Page()
     colours = {Ruling.ALLOW: "green", Ruling.HOLD: "yellow", Ruling.DENY: "red"}
     place = None
     for finding in findings:
-        path = one_line(finding.place.path, 300) if finding.place else "the change as a whole"
+        path = finding.place.path if finding.place else "the change as a whole"
         if path != place:
-            console.print(Text(path, style="bold"))
+            page.whole(styled(path, "bold", limit=300))
             place = path
         line = f":{finding.place.line}" if finding.place and finding.place.line else ""
-        head_line = Text("  ")
-        head_line.append(f"{finding.verdict.value:<5}", style=colours[finding.verdict])
-        head_line.append(f" {finding.rule}{line}", style="cyan")
-        head_line.append(f"  {one_line(finding.message, 400)}")
-        console.print(head_line)
+        page.line(
+            "  ",
+            Text(f"{finding.verdict.value:<5}", style=colours[finding.verdict]),
+            Text(f" {finding.rule}{line}  ", style="cyan"),
+            styled(finding.message, limit=400),
+            hang=8,
+        )
         if finding.fix and finding.verdict is not Ruling.ALLOW:
-            console.print(Text(f"        → {one_line(finding.fix, 300)}", style="dim"))
+            page.line("        → ", styled(finding.fix, "dim", limit=300), hang=10)
     words = {
         Ruling.ALLOW: "nothing to object",
         Ruling.HOLD: "a person must look",
         Ruling.DENY: "refused",
     }[verdict]
     counts = {r: sum(1 for f in findings if f.verdict is r) for r in (Ruling.DENY, Ruling.HOLD)}
-    summary = Text()
-    summary.append(f"{verdict.value}: {words}", style=f"bold {colours[verdict]}")
-    summary.append(f"  {counts[Ruling.DENY]} denied, {counts[Ruling.HOLD]} held; {one_line(about, 300)}")
-    console.print(summary)
+    page.line(
+        Text(f"{verdict.value}: {words}", style=f"bold {colours[verdict]}"),
+        f"  {counts[Ruling.DENY]} denied, {counts[Ruling.HOLD]} held; ",
+        styled(about, limit=300),
+        hang=7,
+    )

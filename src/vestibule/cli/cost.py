@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from vestibule.cost.report import CostLine
 
 
 @click.command()
@@ -47,35 +52,28 @@ def command(by: str, as_json: bool) -> None:
     _table(by, [*lines, CostLine(name="total", runs=sum(line.runs for line in lines), usage=total)])
 
 
-def _table(by: str, lines: list[object]) -> None:
-    from rich.console import Console
+def _table(by: str, lines: list[CostLine]) -> None:
     from rich.table import Table
 
+    from vestibule.cli.terminal import Page, styled
     from vestibule.core.money import format_usd
-    from vestibule.core.text.sanitize import show_hidden
-    from vestibule.cost.report import CostLine
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column(by)
-    for name in ("cost", "reserved", "requests", "input", "output", "cache read", "cache write"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(by, overflow="fold")
+    reserved = any(line.held_nano_usd for line in lines)
+    names = ["cost", *(["reserved"] if reserved else []), "requests", "input", "output", "cache read", "cache write"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
-        assert isinstance(line, CostLine)  # noqa: S101 narrows for the type checker
         usage = line.usage
-        cost = format_usd(usage.cost_nano_usd) + (" (at most)" if line.charged_holds else "")
-        table.add_row(
-            show_hidden(line.name),
-            cost,
-            format_usd(line.held_nano_usd) if line.held_nano_usd else "",
-            *(
-                f"{count:,}"
-                for count in (
-                    usage.requests,
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.cache_read_tokens,
-                    usage.cache_write_tokens,
-                )
-            ),
-        )
-    Console(highlight=False, markup=False, soft_wrap=True).print(table)
+        cells = {
+            "cost": format_usd(usage.cost_nano_usd) + (" at most" if line.charged_holds else ""),
+            "reserved": format_usd(line.held_nano_usd) if line.held_nano_usd else "",
+            "requests": f"{usage.requests:,}",
+            "input": f"{usage.input_tokens:,}",
+            "output": f"{usage.output_tokens:,}",
+            "cache read": f"{usage.cache_read_tokens:,}",
+            "cache write": f"{usage.cache_write_tokens:,}",
+        }
+        table.add_row(styled(line.name), *(cells[name] for name in names))
+    Page().table(table)

@@ -92,20 +92,33 @@ def _show(found: dict[str, Any]) -> None:
         "user": "user: sandboxes run under your uid",
         "none": "none: no sandbox can be made here, and nothing will run",
     }
-    lines = [f"Tier  {tiers[found['tier']]}", "", "Walls"]
+    from rich.text import Text
+
+    from vestibule.cli.terminal import Page, styled
+
+    page = Page()
+    page.line(f"Tier  {tiers[found['tier']]}", hang=6)
+    page.title("Walls")
     for name, wall in found["walls"].items():
-        lines.append(f"  {'up  ' if wall['state'] == 'up' else 'DOWN'}  {name:<13} {wall['proved_by']}")
-    lines += ["", "Tools"]
+        up = wall["state"] == "up"
+        page.line(
+            Text("  up    " if up else "  DOWN  ", "green" if up else "red"),
+            f"{name:<13} ",
+            styled(wall["proved_by"], "dim"),
+            hang=22,
+        )
+    page.title("Tools")
     for name, tool in found["tools"].items():
-        lines.append(f"  {name:<13} {tool['version'] or 'not found'}")
-    lines += [
-        "",
-        f"When something breaks: {len(found['fail_modes'])} known ways, all end in a refusal (--json lists them)",
-    ]
+        page.line(f"  {name:<13} ", styled(tool["version"] or "not found", "" if tool["version"] else "dim"))
+    page.title("When something breaks, the answer is no")
+    guards: dict[str, list[str]] = {}
+    for row in found["fail_modes"]:
+        guards.setdefault(row["guard"], []).append(row["depends_on"])
+    for guard, needs in guards.items():
+        page.line(f"  {guard:<13} ", Text("; ".join(needs), "dim"), hang=16)
+    page.line(Text("  --json says how each is refused, and which test breaks it.", "dim"), hang=2)
     missing = found["minimum"]["missing"]
-    lines += [
-        "",
+    page.title(
         f"The configured minimum ({', '.join(found['minimum']['walls'])}) "
-        + (f"does NOT stand: {', '.join(missing)} down." if missing else "stands."),
-    ]
-    click.echo("\n".join(lines))
+        + (f"does NOT stand: {', '.join(missing)} down." if missing else "stands.")
+    )

@@ -1,8 +1,13 @@
-"""`vestibule runs`: the runs there are, newest first."""
+"""`vestibule runs`: the runs there are, the one that changed last at the top."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from vestibule.core.runs import RunSummary
 
 
 @click.command(name="runs", short_help="List runs.")
@@ -18,33 +23,63 @@ def command(as_json: bool) -> None:
     if as_json:
         emit_json({"runs": [item.model_dump(mode="json") for item in found]})
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from vestibule.core.money import format_usd
-    from vestibule.core.text.sanitize import one_line
-
     if not found:
         print("No runs yet. `vestibule run TICKET` starts one.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "state", "title", "role", "agent", "files", "denied", "cost", "updated"):
-        right = name in ("files", "denied", "cost")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name in ("run", "state", "updated"))
+    _show(found)
+
+
+def _show(found: list[RunSummary]) -> None:
+    """Name, state and age always; the rest as the terminal is wide enough. The title takes what is left."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from vestibule.cli.terminal import Page, styled
+    from vestibule.core.money import format_usd
+
+    page = Page()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    names = ["run", "state", "age", "denied", "cost", "title"]
+    if page.width >= 110:
+        names[5:5] = ["files", "role", "agent"]
+    for name in names:
+        right = name in ("age", "files", "denied", "cost")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
     for item in found:
-        table.add_row(
-            item.run,
-            Text(item.state.value.replace("_", " "), style=state_style(item.state.value)),
-            Text(one_line(item.title, 48)),
-            item.role,
-            Text(one_line(item.agent.name if item.agent else "", 20)),
-            str(item.changed_files),
-            str(item.decisions.deny),
-            format_usd(item.cost_nano_usd) + (" scripted" if item.scripted_model else ""),
-            item.updated[:16].replace("T", " "),
-        )
-    Console(highlight=False).print(table)
+        cells = {
+            "run": Text(item.run),
+            "state": Text(item.state.value.replace("_", " "), style=state_style(item.state.value)),
+            "age": Text(_age(item.updated), style="dim"),
+            "denied": Text(str(item.decisions.deny or ""), style="red"),
+            "cost": Text(_cost(item, format_usd(item.cost_nano_usd))),
+            "files": Text(str(item.changed_files or "")),
+            "role": styled(item.role, limit=24),
+            "agent": styled(item.agent.name if item.agent else "", limit=24),
+            "title": styled(item.title, limit=100),
+        }
+        table.add_row(*(cells[name] for name in names))
+    page.table(table)
+    if any(item.scripted_model and item.cost_nano_usd for item in found):
+        page.line(Text("* what a real model would have cost: the answers came from a script", "dim"))
+
+
+def _cost(item: RunSummary, text: str) -> str:
+    if not item.cost_nano_usd:
+        return ""
+    return text + ("*" if item.scripted_model else " ")
+
+
+def _age(updated: str) -> str:
+    """`now`, `5m`, `3h`, `12d`."""
+    from datetime import UTC, datetime
+
+    from vestibule.core.clock import parse_rfc3339
+
+    seconds = int((datetime.now(UTC) - parse_rfc3339(updated)).total_seconds())
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return "now"
 
 
 def state_style(state: str) -> str:
