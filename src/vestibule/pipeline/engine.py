@@ -65,7 +65,7 @@ class Engine:
         from sqlalchemy import event
         from sqlalchemy.exc import SQLAlchemyError
 
-        from vestibule.pipeline.serial import refuse_pickles
+        from vestibule.pipeline.serial import check_file, refuse_pickles
         from vestibule.store.database import make_engine
 
         _workflow.clear()
@@ -74,6 +74,7 @@ class Engine:
         database = make_engine(url, synchronous="FULL", immediate=False)
         event.listen(database, "handle_error", _end_waiting)
         try:
+            check_file(database, self.run_id, APPLICATION_VERSION, self.segments)
             # Recovered segments start as soon as DBOS launches: the table must stand before.
             _workflow.table = self
             DBOS(
