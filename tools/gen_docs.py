@@ -320,6 +320,7 @@ ROOMS = {
 
 
 def limits() -> str:
+    from vestibule.boundary.changes.export import Bounds
     from vestibule.boundary.context.limits import ContextLimits
     from vestibule.core.ports import Limits
 
@@ -335,6 +336,9 @@ def limits() -> str:
     for field in dataclasses.fields(ContextLimits):
         place = f"boundary.context.limits.{field.name}"
         add("boundary.context", place, field.default, said["context"].get(field.name, ["–", "–"]))
+    for field in dataclasses.fields(Bounds):
+        place = f"boundary.changes.export.Bounds.{field.name}"
+        add("boundary.changes", place, field.default, said["export"].get(field.name, ["–", "–"]))
     for key, item in Limits.model_fields.items():
         add("sandbox", f"core.ports.Limits.{key}", item.default, said["sandbox"].get(key, ["–", "–"]))
     return "".join(
