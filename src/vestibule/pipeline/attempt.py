@@ -207,14 +207,11 @@ class Attempt:
     # --- during -------------------------------------------------------------------------------------------
 
     def _run_agent(self, sandbox: RunningSandbox) -> SandboxResult:
-        self.services.note(
-            self.record,
-            "agent.start",
-            self.record.agent.version,
-            details={"walls": {name: wall.state for name, wall in sandbox.report.walls.items()}},
-        )
-        sandbox.go()
-        result = sandbox.wait()
+        walls = {name: wall.state for name, wall in sandbox.report.walls.items()}
+        with self.services.recorded(self.record, "agent.start", self.record.agent.version, {"walls": walls}) as found:
+            sandbox.go()
+            result = sandbox.wait()
+            found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
         if self._dead_gateway.is_set():
             raise DependencyDown(
                 "gateway",
@@ -250,12 +247,6 @@ class Attempt:
             self.services.folder(self.record.id) / f"transcript-{self.record.round}-{self.record.attempt}.log"
         ).write_bytes(transcript)
         message = adapter(self.record.agent.adapter).last_message(result.stdout or result.stderr)
-        self.services.note(
-            self.record,
-            "agent.end",
-            self.record.agent.version,
-            details={"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)},
-        )
         if result.reason == "wall-clock":
             raise AgentFailed(
                 f"The agent was stopped after {self.record.budget.minutes} minutes.",

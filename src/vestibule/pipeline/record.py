@@ -68,6 +68,8 @@ class RunRecord(Noun):
     head_commit: str = ""
     tree: str = ""
     policy_digest: str = ""
+    verified_tree: str = ""
+    """The tree on which every verify command passed after the approval; a merge takes no other."""
     merge_commit: str = ""
     note: str = ""
     exit_code: int | None = None

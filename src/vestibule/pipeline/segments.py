@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from vestibule.agents.registry import ADAPTERS
 from vestibule.core import clock
 from vestibule.core.crossing import first_refusal
 from vestibule.core.errors import (
@@ -75,7 +76,7 @@ class Segments:
         facts = {
             "requester_known": bool(record.requester),
             "role_defined": record.role in config.roles,
-            "agent_defined": True,
+            "agent_defined": record.agent.name in {*config.agents, *ADAPTERS},
             "walls_ok": not missing,
             "config_from_base": True,
             "author_trusted": record.ticket.integrity.value in ("operator", "member"),
@@ -175,22 +176,29 @@ class Segments:
         result = result_repository(self.services, record)
         forge = self.forge(record)
         previous = result.commit_of(f"refs/vestibule/proposed-{record.round - 1}")
-        branch = forge.propose(run, result.git_dir, record.head_commit, previous=previous)
-        result.run(["update-ref", f"refs/vestibule/proposed-{record.round}", record.head_commit])
-        details = {"commit": record.head_commit, **self._protect(record)}
-        gate = self.services.config_of(record)
-        self.services.gates.open(
-            run=run,
-            round=record.round,
-            binding=self.binding(record),
-            requester=record.requester,
-            approvals=gate.gates.review.approvals,
-            eligible=gate.eligible(gate.gates.review.from_),
-            self_approval=gate.gates.review.self_approval,
-            expires_seconds=gate.gates.review.expires,
-        )
+        config = self.services.config_of(record)
+        review = config.gates.review
+        with self.services.recorded(record, "branch.write", run, {"commit": record.head_commit}) as found:
+            found.update(self._protect(record))
+            branch = forge.propose(run, result.git_dir, record.head_commit, previous=previous)
+            result.run(["update-ref", f"refs/vestibule/proposed-{record.round}", record.head_commit])
+            found["branch"] = branch
+        terms = {"approvals": review.approvals, "self_approval": review.self_approval, "expires_s": review.expires}
+        binding = self.binding(record)
+        details = {**terms, "round": record.round, "binding": binding.model_dump(mode="json")}
+        with self.services.recorded(record, "gate.open", run, details) as found:
+            gate = self.services.gates.open(
+                run=run,
+                round=record.round,
+                binding=binding,
+                requester=record.requester,
+                approvals=review.approvals,
+                eligible=config.eligible(review.from_),
+                self_approval=review.self_approval,
+                expires_seconds=review.expires,
+            )
+            found["gate"] = gate.id
         self.runs.set(run, state=State.AWAITING_REVIEW, branch=branch, note="")
-        self.services.note(record, "change.propose.branch", branch, details=details)
 
     def _protect(self, record: RunRecord) -> dict[str, str]:
         """The pre-receive rule of a bare repository: put there when none is; what stands is recorded."""
@@ -222,9 +230,7 @@ class Segments:
 
         record = self.runs.get(run)
         config = self.services.config_of(record)
-        if not config.verify.commands:
-            return
-        record = self.runs.set(run, state=State.VERIFYING)
+        record = self.runs.set(run, state=State.VERIFYING, verified_tree="")
         failure = verify(self.services, record, config)
         if failure is not None:
             self.runs.set(run, findings=(*record.findings, failure))
@@ -233,6 +239,7 @@ class Segments:
                 why=failure.excerpt,
                 next_step=f"Nothing was merged. The branch {record.branch} stays for a look.",
             )
+        self.runs.set(run, verified_tree=record.tree)
 
     def _merge(self, run: str) -> None:
         from vestibule.core.ports import CheckpointRef, MergeRequest
@@ -257,7 +264,7 @@ class Segments:
         facts = {
             "approved": approved,
             "binding_current": look.branch_head == binding.head_commit and look.tree == binding.tree,
-            "verified": True,
+            "verified": record.verified_tree == record.tree,
             "base_is_ancestor": look.base_is_ancestor,
             "target_unmoved_or_mergeable": look.mergeable,
         }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vestibule.config.load import config_dir, load_operator_config, state_dir
 from vestibule.config.schema import OperatorConfig, RepoConfig
-from vestibule.core.crossing import Actor, Crossing
+from vestibule.core.crossing import Actor, Crossing, error_details
 from vestibule.core.ids import Sha, agent_identity
 from vestibule.core.labels import Label
 from vestibule.core.model import Event, Person, Subject
@@ -184,6 +185,23 @@ class Services:
             self.audit.submit(intent.model_copy(update=outcome)).result()
 
         return close
+
+    @contextmanager
+    def recorded(
+        self, record: RunRecord, action: str, resource: str, details: dict[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """An effect of the pipeline's own: its intent is durable before the block, its outcome follows.
+
+        What the block puts into the yielded dictionary becomes the outcome's details.
+        """
+        close = self.begin(record, action, resource, details=details)
+        found: dict[str, Any] = {}
+        try:
+            yield found
+        except BaseException as error:
+            close(False, error_details(error))
+            raise
+        close(True, found)
 
     def note_refusal(self, record: RunRecord, refused: Refusal, action: str) -> None:
         self.note(record, action, record.id, verdict=Ruling.DENY, reasons=(refused.rule,), details=refused.as_json())

@@ -37,7 +37,7 @@ def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding
         close = services.begin(record, VERIFY_ACTION, shlex.join(argv), details=details)
         try:
             code, output = _run(services, record, argv, services.folder(record.id) / "verify")
-        except Exception as error:
+        except BaseException as error:
             close(False, error_details(error))
             raise
         close(code == 0, {"exit_code": code})
