@@ -3,6 +3,7 @@
 Rules it keeps:
 1. A gateway that ends before it is told to is reported at once (`died`), and the run is closed.
 2. Nothing here listens on an address of its own: sockets come from the sandbox, or are loopback.
+3. What a client sends is bounded before an application sees it (`bounded_http`).
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ class GatewayHost:
     async def _serve(self, name: str, app: Any, listener: socket.socket) -> None:
         import uvicorn
 
+        from vestibule.pipeline.bounded_http import BoundedProtocol
         from vestibule.pipeline.prompt_server import PromptServer
 
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             interface="asgi3",
