@@ -208,8 +208,9 @@ def _spawn_resume(services: Services, run: str) -> None:
     import sys
 
     with (services.folder(run) / "resume.log").open("ab") as log:
+        # -P: the folder that the console was started in may hold anything, and is no place for our imports.
         subprocess.Popen(
-            [sys.executable, "-m", "vestibule", "resume", run],
+            [sys.executable, "-P", "-m", "vestibule", "resume", run],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
