@@ -95,6 +95,7 @@ class ContextApp:
         self._protocol = protocol
         self._hosts = hosts
         self._limits = toolbox.limits
+        self._held = http.Held(self._limits.bodies_bytes)
         self._threads = ThreadPoolExecutor(self._limits.concurrent_calls, "context-tool")
         self._running = asyncio.Semaphore(self._limits.concurrent_calls)
         self._calls = 0
@@ -133,7 +134,10 @@ class ContextApp:
         if actor is None:
             return http.unauthorized()
         http.check(scope, headers, self._hosts, self._limits)
-        data = await http.body(receive, self._limits)
+        with self._held.request() as take:
+            return await self._received(actor, headers, await http.body(receive, self._limits, take))
+
+    async def _received(self, actor: Actor, headers: http.Headers, data: bytes) -> Reply:
         try:
             message = jsonrpc.parse(data)
         except jsonrpc.BadMessage as bad:

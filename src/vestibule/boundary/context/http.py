@@ -5,6 +5,7 @@ Rules this module keeps:
    `Bearer`, never `insufficient_scope`: MCP clients answer that with an authorisation flow (docs/adr/0003).
 2. Host is one of ours, Origin too when there is one: a page in a browser cannot rebind its way in.
 3. POST of one JSON document only; size, headers and time are bounded; headers that decide come once.
+4. What all unanswered requests hold in memory is bounded together: it is the supervisor's, not the sandbox's.
 
 Source: RFC 9110 (405, 408, 413, 415, 421), RFC 6750 section 3, RFC 6585 (431); MCP 2026-07-28,
 "Streamable HTTP", security.
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vestibule.boundary.context.limits import ContextLimits
@@ -98,11 +101,36 @@ def too_large(limits: ContextLimits) -> Reply:
     return plain(413, "too_large", f"A request has at most {limits.body_bytes} bytes.")
 
 
-async def body(receive: Any, limits: ContextLimits) -> bytes:
-    """The whole body.
+class Held:
+    """Bytes of bodies that are held for requests under way. Of one event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = 0
+
+    @contextmanager
+    def request(self) -> Iterator[Callable[[int], None]]:
+        """While one request is under way: what is given to takes bytes, and raises `Rejected` (429) past the bound."""
+        mine = 0
+
+        def take(count: int) -> None:
+            nonlocal mine
+            if self._bytes + count > self._limit:
+                raise Rejected(plain(429, "busy", "Too much is being sent at once; wait for the answers."))
+            self._bytes += count
+            mine += count
+
+        try:
+            yield take
+        finally:
+            self._bytes -= mine
+
+
+async def body(receive: Any, limits: ContextLimits, take: Callable[[int], None]) -> bytes:
+    """The whole body; `take` is told of every part.
 
     Raises:
-        Rejected: too large or too slow; status 0 when the client went away.
+        Rejected: too large, too slow or too much; status 0 when the client went away.
     """
     parts: list[bytes] = []
     size = 0
@@ -116,6 +144,7 @@ async def body(receive: Any, limits: ContextLimits) -> bytes:
                 size += len(part)
                 if size > limits.body_bytes:
                     raise Rejected(too_large(limits))
+                take(len(part))
                 parts.append(part)
                 if not message.get("more_body", False):
                     return b"".join(parts)

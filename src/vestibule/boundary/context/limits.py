@@ -13,6 +13,8 @@ class ContextLimits:
     """A request's body; larger is 413."""
     body_seconds: float = 30.0
     """Until a request's body has arrived; longer is 408."""
+    bodies_bytes: int = 32 << 20
+    """Bodies of all requests that are not answered yet; what would be more is 429."""
     header_bytes: int = 64 << 10
     """All header names and values; more is 431."""
     concurrent_calls: int = 8

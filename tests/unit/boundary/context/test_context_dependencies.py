@@ -252,6 +252,45 @@ def test_slow_body_is_408_and_too_many_calls_are_429(folder: Path, loop: Any) ->
     assert len(endpoint.log.intents()) == 2
 
 
+def test_bodies_of_many_unfinished_requests_are_bounded_together(folder: Path, loop: Any) -> None:
+    """The endpoint's memory is the supervisor's: a sandbox must not fill it with requests that never end."""
+    endpoint = make_endpoint(folder, loop, limits=ContextLimits(bodies_bytes=10_000))
+    head = [
+        (b"host", b"context.vestibule.internal"),
+        (b"authorization", b"Bearer " + endpoint.token),
+        (b"content-type", b"application/json"),
+    ]
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": head}
+    statuses: list[int] = []
+
+    def one(goes_on: asyncio.Event) -> Any:
+        parts = [{"type": "http.request", "body": b" " * 4_000, "more_body": True}]
+
+        async def receive() -> Any:
+            if parts:
+                return parts.pop()
+            await goes_on.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status", 0))
+
+        return endpoint.app(scope, receive, send)
+
+    async def crowd() -> None:
+        leave = asyncio.Event()
+        tasks = [asyncio.ensure_future(one(leave)) for _ in range(4)]
+        while len(statuses) < 4:  # status and body of each of the two that are too many
+            await asyncio.sleep(0)
+        assert [status for status in statuses if status] == [429, 429]
+        leave.set()
+        await asyncio.gather(*tasks)
+
+    loop.run_until_complete(crowd())
+    # What they held was given back: the next request is served.
+    assert not endpoint.call("list_files").failed
+
+
 def test_disk_full_while_writing_leaves_the_old_file(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
