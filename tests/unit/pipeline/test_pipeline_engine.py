@@ -236,4 +236,4 @@ def test_after_a_kill_only_the_step_in_flight_runs_again(tmp_path: Path) -> None
 
 def test_what_is_no_json_is_a_bug_and_not_recorded(shared: tuple[Engine, Table]) -> None:
     with pytest.raises(TypeError):
-        module._sealed(lambda: object())
+        module._sealed(object)
