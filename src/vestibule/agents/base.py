@@ -7,8 +7,10 @@ like. It starts nothing and judges nothing: work is judged by the patch and the 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vestibule.core.base import Noun
 from vestibule.core.model import Task
@@ -83,9 +85,31 @@ def prompt(task: Task) -> str:
     )
 
 
-def tail(transcript: bytes, limit: int = 2000) -> str:
+MAX_MESSAGE = 2000
+
+
+def tail(transcript: bytes, limit: int = MAX_MESSAGE) -> str:
     """The last lines of a plain transcript."""
     return transcript[-4 * limit :].decode("utf-8", "replace").strip()[-limit:]
+
+
+def last_events(transcript: bytes, *, count: int = 200, line_bytes: int = 4 << 20) -> Iterator[dict[str, Any]]:
+    """JSON objects of a transcript's last lines, newest first. What is none, or too long, is passed over."""
+    for line in reversed(transcript.splitlines()[-count:]):
+        if len(line) > line_bytes or not line.startswith(b"{"):
+            continue
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            # The agent may print what it likes, brackets a million deep included.
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def words(text: object, limit: int = MAX_MESSAGE) -> str:
+    """`text` as words that any store takes: bounded, no lone surrogates; empty if it is no text."""
+    return text[:limit].encode("utf-8", "replace").decode() if isinstance(text, str) else ""
 
 
 def find_program(name: str, tools: tuple[Path, ...]) -> Path | None:

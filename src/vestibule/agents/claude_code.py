@@ -24,12 +24,15 @@ from vestibule.agents.base import (
     Situation,
     environment,
     find_program,
+    last_events,
     prompt,
+    tail,
+    words,
 )
 from vestibule.core.errors import UsageError
 
 _CONFIG = "vestibule-mcp.json"
-_SILENT = {
+SILENT = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_TELEMETRY": "1",
     "DISABLE_ERROR_REPORTING": "1",
@@ -64,7 +67,7 @@ class ClaudeCode:
             if manifest.is_file():
                 try:
                     return str(json.loads(manifest.read_text("utf-8"))["version"])
-                except (ValueError, KeyError, OSError):
+                except (ValueError, KeyError, TypeError, OSError):
                     break
         return "unknown"
 
@@ -103,7 +106,7 @@ class ClaudeCode:
             argv += ["--tools", "", "--allowedTools", allowed]
         env = {
             **environment(situation),
-            **_SILENT,
+            **SILENT,
             "ANTHROPIC_BASE_URL": f"{MODELS_URL}/anthropic",
             "ANTHROPIC_AUTH_TOKEN": situation.token,
             "ANTHROPIC_MODEL": model,
@@ -117,12 +120,8 @@ class ClaudeCode:
         return Plan(argv=tuple(argv), env=env, home_files={_CONFIG: json.dumps(config).encode()})
 
     def last_message(self, transcript: bytes) -> str:
-        message = ""
-        for line in transcript.splitlines()[-200:]:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and event.get("type") == "result":
-                message = str(event.get("result", ""))
-        return message[:2000]
+        for event in last_events(transcript):
+            if event.get("type") == "result":
+                return words(event.get("result"))
+        # It ended before it could say so in its own form: whatever it printed last.
+        return tail(transcript)

@@ -1,0 +1,97 @@
+"""Runs a program in a network namespace of its own, with a name server that answers every name and writes it down.
+
+    python -m tests.agents.quiet_namespace SETUP.json
+
+Started below `unshare --user --map-root-user --net --mount`. SETUP names argv, env, cwd, a scripted provider's
+script and key. Prints one JSON object: exit code, names asked for, paths requested.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+def main() -> None:
+    setup = json.loads(Path(sys.argv[1]).read_text())
+    _loopback_up()
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as resolv:
+        resolv.write("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        resolv.flush()
+        subprocess.run(["mount", "--bind", resolv.name, "/etc/resolv.conf"], check=True)
+        names: list[str] = []
+        threading.Thread(target=_answer_names, args=(_udp(53), names), daemon=True).start()
+        paths: list[str] = []
+        _serve(setup, paths)
+        done = subprocess.run(
+            setup["argv"],
+            env=setup["env"],
+            cwd=setup["cwd"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        print(json.dumps({"code": done.returncode, "names": names, "paths": paths, "out": done.stdout[-4000:]}))
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def _udp(port: int) -> socket.socket:
+    found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    found.bind(("127.0.0.1", port))
+    return found
+
+
+def _answer_names(server: socket.socket, names: list[str]) -> None:
+    """Every A question is answered with 127.0.0.1, every other with nothing (RFC 1035, section 4.1)."""
+    while True:
+        query, client = server.recvfrom(4096)
+        labels, at = [], 12
+        while query[at]:
+            labels.append(query[at + 1 : at + 1 + query[at]].decode("latin-1"))
+            at += 1 + query[at]
+        question = query[12 : at + 5]
+        is_address = question[-4:-2] == b"\0\1"
+        names.append(".".join(labels).lower())
+        answer = b"\xc0\x0c\0\1\0\1\0\0\0\x05\0\4\x7f\0\0\1" if is_address else b""
+        server.sendto(
+            query[:2] + b"\x81\x80\0\1" + struct.pack(">H", is_address) + b"\0\0\0\0" + question + answer, client
+        )
+
+
+def _serve(setup: dict[str, Any], paths: list[str]) -> None:
+    """The scripted provider below /anthropic on port 80; every other path is unknown."""
+    import uvicorn
+
+    from vestibule.boundary.models.scripted import build_scripted_app
+
+    provider = build_scripted_app(json.dumps(setup["script"]).encode(), "script.json", setup["key"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["path"])
+        await provider({**scope, "path": scope["path"].removeprefix("/anthropic")}, receive, send)
+
+    listener = socket.create_server(("127.0.0.1", 80))
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
+    threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
