@@ -127,12 +127,12 @@ def _run(
     note: Callable[[str, dict[str, Any]], None],
 ) -> SandboxResult:
     import os
-    import shutil
     import time
 
     from vestibule.core.errors import DependencyDown
     from vestibule.core.ids import new_run_id
     from vestibule.core.ports import Limits, SandboxSpec
+    from vestibule.sandbox.removal import remove_tree
     from vestibule.sandbox.view import materialise, mounts_for, project
     from vestibule.store.database import make_private_folder
 
@@ -169,20 +169,21 @@ def _run(
         note("outcome", {"result": "ok" if result.exit_code == 0 else "failed", "exit_code": result.exit_code})
         return result
     finally:
-        shutil.rmtree(folder)
+        remove_tree(folder)
         backend.release(run)
         backend.close()
 
 
 def _sweep(backend: LocalSandbox, folder: Path) -> None:
     """Remove workspaces of commands that were killed before they could do it themselves."""
-    import shutil
+    from vestibule.sandbox.removal import remove_tree
 
     for path in folder.glob("*-*"):
         pid, _, run = path.name.partition("-")
         if pid.isdigit() and not Path("/proc", pid).exists():
             backend.reap(run)
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(path)
 
 
 def _terminal() -> dict[str, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
+from vestibule.sandbox.removal import remove_tree
 
 if TYPE_CHECKING:
     from vestibule.boundary.models.gateway import ModelGateway
@@ -79,15 +79,21 @@ class Attempt:
         """
         self.services.sandbox.reap(self.record.id)
         self.services.ledger.recover(self.record.id)
-        for leftover in self.folder.parent.glob("attempt-*"):
-            shutil.rmtree(leftover)
+        try:
+            for leftover in self.folder.parent.glob("attempt-*"):
+                remove_tree(leftover)
+        except OSError as error:
+            raise DependencyDown(
+                "workspace", "An earlier attempt's workspace cannot be removed.", fact=error.strerror or ""
+            ) from None
         self.folder.mkdir(mode=0o700)
         try:
             with contextlib.ExitStack() as living:
                 view, walls, sandbox_ms, result = self._inside(living)
             return self._collect(view, result, walls, sandbox_ms)
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(self.folder)
             self.services.sandbox.release(self.record.id)
 
     def _inside(self, living: contextlib.ExitStack) -> tuple[View, WallsReport, float, SandboxResult]:

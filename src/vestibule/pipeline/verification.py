@@ -7,11 +7,11 @@ forge or the result. A command that cannot run is a failure, never a pass. How e
 from __future__ import annotations
 
 import shlex
-import shutil
 from pathlib import Path
 
 from vestibule.config.schema import RepoConfig
 from vestibule.core.crossing import error_details
+from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Finding, Scope
 from vestibule.core.ports import Limits, Mount, SandboxSpec
 from vestibule.core.text.sanitize import show_hidden
@@ -56,7 +56,7 @@ def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding
 def _run(services: Services, record: RunRecord, argv: tuple[str, ...], folder: Path) -> tuple[int, str]:
     from vestibule.sandbox.view import materialise, mounts_for, project
 
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     folder.mkdir(mode=0o700)
     workspace = folder / "workspace"
     source = result_repository(services, record)
@@ -80,6 +80,15 @@ def _run(services: Services, record: RunRecord, argv: tuple[str, ...], folder: P
         result = sandbox.wait()
     finally:
         sandbox.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     output = (result.stdout + result.stderr)[-4000:].decode("utf-8", "replace")
     return (result.exit_code if result.reason == "exited" else result.exit_code or 124), show_hidden(output)
+
+
+def _remove(folder: Path) -> None:
+    from vestibule.sandbox.removal import remove_tree
+
+    try:
+        remove_tree(folder)
+    except OSError as error:
+        raise DependencyDown("workspace", f"{folder} cannot be removed.", fact=error.strerror or "") from None
