@@ -300,38 +300,19 @@ def fail_modes() -> str:
     return table(("guard", "depends on", "when it breaks", "reason", "test"), rows)
 
 
-ROOMS = {
-    "config": "Configuration",
-    "intake": "Tickets",
-    "core": "Paths and names",
-    "identity": "Tokens and keys",
-    "sandbox": "Sandbox",
-    "boundary.context": "Context crossing",
-    "boundary.models": "Models crossing",
-    "boundary.changes": "Changes crossing",
-    "policy": "Policy",
-    "review": "Review",
-    "console": "Console",
-    "pipeline": "Pipeline",
-    "agents": "Reference agent",
-    "audit": "Audit log",
-    "git": "Git",
-}
-
-
 def limits() -> str:
     from vestibule.boundary.changes.export import Bounds
     from vestibule.boundary.context.limits import ContextLimits
     from vestibule.core.ports import Limits
 
     said = words()
-    rows: dict[str, list[Row]] = {room: [] for room in ROOMS}
+    rows: dict[str, list[Row]] = {room: [] for room in said["rooms"]}
 
     def add(room: str, place: str, value: Any, text: list[str]) -> None:
         rows.setdefault(room, []).append((text[0], _value(place, value), text[1], code(place)))
 
     for name, value in constants():
-        room = next((item for item in ROOMS if name.startswith(item + ".")), name.split(".")[0])
+        room = next((item for item in said["rooms"] if name.startswith(item + ".")), name.split(".")[0])
         add(room, name, value, said["limits"].get(name, ["–", "–"]))
     for field in dataclasses.fields(ContextLimits):
         place = f"boundary.context.limits.{field.name}"
@@ -342,22 +323,23 @@ def limits() -> str:
     for key, item in Limits.model_fields.items():
         add("sandbox", f"core.ports.Limits.{key}", item.default, said["sandbox"].get(key, ["–", "–"]))
     return "".join(
-        f"## {ROOMS.get(room, room)}\n\n" + table(("of", "at most", "then", "where"), items)
+        f"## {said['rooms'].get(room, room)}\n\n" + table(("of", "at most", "then", "where"), items)
         for room, items in rows.items()
         if items
     )
 
 
 def constants() -> Iterator[tuple[str, int | float]]:
-    """(`room.module.MAX_NAME`, value) of every numeric constant of a module that begins with `MAX_`."""
+    """(`room.module.NAME`, value) of every number of a module that begins with `MAX_`, and of those given words."""
+    said = {name for name in words()["limits"] if ".MAX_" not in name}
     for path in sorted(SOURCE.rglob("*.py")):
-        names = re.findall(r"^(MAX_[A-Z_]+)(?::[^=\n]+)? *=", path.read_text("utf-8"), re.MULTILINE)
-        if names:
-            dotted = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-            module = importlib.import_module(f"vestibule.{dotted}")
-            for name in names:
-                if isinstance(getattr(module, name), int | float):
-                    yield f"{dotted}.{name}", getattr(module, name)
+        dotted = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        names = re.findall(r"^([A-Z][A-Z_]+)(?::[^=\n]+)? *=", path.read_text("utf-8"), re.MULTILINE)
+        for name in names:
+            if name.startswith("MAX_") or f"{dotted}.{name}" in said:
+                value = getattr(importlib.import_module(f"vestibule.{dotted}"), name)
+                if isinstance(value, int | float):
+                    yield f"{dotted}.{name}", value
 
 
 _IN_BYTES = re.compile(
