@@ -43,7 +43,12 @@ class GatewayHost:
 
     def serve(self, name: str, app: Any, listener: socket.socket) -> None:
         """Serve `app` on `listener`; returns when it accepts requests."""
-        asyncio.run_coroutine_threadsafe(self._serve(name, app, listener), self.loop).result(START_SECONDS)
+        starting = asyncio.run_coroutine_threadsafe(self._serve(name, app, listener), self.loop)
+        try:
+            starting.result(START_SECONDS)
+        except TimeoutError:
+            starting.cancel()
+            raise DependencyDown("gateway", f"The {name} gateway did not start in time.") from None
 
     def kill(self, name: str) -> None:
         """End one gateway as if it had crashed (for the tests that prove the run closes)."""
@@ -64,7 +69,13 @@ class GatewayHost:
         asyncio.set_event_loop(loop)
         self._loop = loop
         loop.call_soon(self._ready.set)
-        loop.run_forever()
+        try:
+            loop.run_forever()
+        finally:
+            if not self._stopping:
+                # The loop itself broke: every gateway on it is gone, though none of them ended.
+                for name in list(self._servers):
+                    self._died(name)
         loop.close()
 
     async def _serve(self, name: str, app: Any, listener: socket.socket) -> None:

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +59,9 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Table]]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Table]:
     table = Table()
-    yield Engine(tmp_path_factory.mktemp("engine"), RUN, table.table()), table
+    return Engine(tmp_path_factory.mktemp("engine"), RUN, table.table()), table
 
 
 def test_a_segment_runs_its_steps_once_however_often_its_key_is_asked_for(shared: tuple[Engine, Table]) -> None:
