@@ -38,7 +38,8 @@ class Gateway:
                 answer = self.connection.getresponse()
                 raw = answer.read()
                 break
-            except (http.client.RemoteDisconnected, ConnectionResetError):
+            except ConnectionError:
+                # An idle connection that the other side has closed.
                 self.connection.close()
                 if retry:
                     raise

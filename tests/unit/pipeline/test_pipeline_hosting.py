@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import threading
 import time
@@ -20,8 +21,10 @@ class App:
     def __init__(self) -> None:
         self.entered = threading.Event()
         self.ended: list[str] = []
+        self.scopes: list[dict[str, Any]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(dict(scope))
         if scope["path"] == "/slow":
             self.entered.set()
             try:
@@ -75,10 +78,18 @@ def test_a_gateway_ends_at_once_although_clients_stay_connected(hosted: Hosted) 
     assert not hosted.died.is_set()
     # uvicorn's own end takes two to three tenths of a second; this is some milliseconds on a busy machine too.
     assert took < 1.0
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
-        slow.getresponse()
+    with contextlib.suppress(ConnectionError, http.client.HTTPException):
+        assert slow.getresponse().status == 500
     with pytest.raises(ConnectionError):
         hosted.connection().connect()
+
+
+def test_what_a_client_says_of_a_proxy_is_not_believed(hosted: Hosted) -> None:
+    connection = hosted.connection()
+    connection.request("GET", "/", headers={"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"})
+    connection.getresponse().read()
+    assert hosted.app.scopes[-1]["client"][0] == "127.0.0.1"
+    assert hosted.app.scopes[-1]["scheme"] == "http"
 
 
 def test_an_end_that_nobody_asked_for_is_reported(hosted: Hosted) -> None:
