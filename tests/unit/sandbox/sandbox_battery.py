@@ -86,8 +86,10 @@ found["resolve rebound hosts"] = attempt(lambda: open("/etc/hosts", "a").close()
 found["packet socket"] = attempt(lambda: socket.socket(17, socket.SOCK_RAW, 3).close())
 found["raw icmp"] = attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close())
 found["ping icmp"] = attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1).close())
+pair = (ctypes.c_int * 2)()
 for label, family in {"vsock": 40, "alg": 38, "tipc": 30, "bluetooth": 31, "can": 29, "xdp": 44}.items():
     found[f"family {label}"] = attempt(lambda family=family: socket.socket(family, socket.SOCK_STREAM).close())
+    found[f"family {label}, a pair"] = call("socketpair", family, socket.SOCK_STREAM, 0, ctypes.addressof(pair))
 found["netlink route"] = attempt(lambda: socket.socket(16, socket.SOCK_RAW, 0).close())
 found["netlink netfilter"] = attempt(lambda: socket.socket(16, socket.SOCK_RAW, 12).close())
 

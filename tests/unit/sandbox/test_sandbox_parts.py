@@ -194,6 +194,13 @@ def test_every_namespace_is_new_and_everything_is_dropped() -> None:
     assert program == ["true"]
 
 
+def test_every_place_in_memory_that_can_be_written_has_a_size() -> None:
+    options, _ = argv.build(_plan(tmp_bytes=4096), argv.Descriptors(1, 2, 3), lambda _: 4)
+    places = [index for index, item in enumerate(options) if item == "--tmpfs"]
+    assert {options[index + 1] for index in places} == {"/dev/shm", "/tmp", "/home/agent"}
+    assert all(options[index - 2 : index] == ["--size", "4096"] for index in places)
+
+
 @given(st.permutations(["/workspace", "/workspace/a", "/workspace/a/b", "/workspace/c"]))
 def test_outer_mounts_come_before_inner_ones(targets: list[str]) -> None:
     mounts = tuple(argv.Bind(f"/src{target}", target, False) for target in targets)

@@ -103,6 +103,13 @@ def test_only_plain_sockets_are_allowed(machine: str, domain: int, kind: int, fl
 
 
 @pytest.mark.parametrize("machine", ARCHES)
+@given(domain=st.integers(0, 50), high=st.integers(0, 2**32 - 1), kind=st.integers(0, 2**32 - 1))
+def test_a_pair_of_sockets_opens_no_other_family(machine: str, domain: int, high: int, kind: int) -> None:
+    answer = run(machine, {"x86_64": 53, "aarch64": 199}[machine], (high << 32 | domain, kind))
+    assert answer == (seccomp.ALLOW if domain == 1 else EPERM)
+
+
+@pytest.mark.parametrize("machine", ARCHES)
 @given(value=st.integers(0, 2**32 - 1) | st.sampled_from([0, 8, 0x20000, 0x20008, 0xFFFFFFFF, 0x40000]))
 def test_only_plain_personalities_are_allowed(machine: str, value: int) -> None:
     answer = run(machine, {"x86_64": 135, "aarch64": 92}[machine], (value,))

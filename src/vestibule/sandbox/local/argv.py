@@ -80,8 +80,9 @@ def build(plan: Plan, fds: Descriptors, content: Callable[[bytes], int]) -> tupl
         options += ["--ro-bind", bind.source, bind.target]
     for target, link in plan.links:
         options += ["--symlink", target, link]
-    options += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     size = str(plan.tmp_bytes)
+    options += ["--proc", "/proc", "--dev", "/dev"]
+    options += ["--perms", "1777", "--size", size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
     options += ["--perms", "1777", "--size", size, "--tmpfs", "/tmp"]  # noqa: S108
     options += ["--perms", "0700", "--size", size, "--tmpfs", etc.HOME]
     for name, data in plan.etc_files.items():

@@ -5,8 +5,8 @@ Rules it keeps:
 2. What reaches other processes, changes namespaces or mounts, loads code into the kernel, or opens kernel
    interfaces with a history of privilege escalation gets EPERM.
 3. `clone3` gets ENOSYS, so that C libraries use `clone`, whose flags the filter can read.
-4. Sockets are AF_UNIX, and TCP or UDP over AF_INET and AF_INET6; NETLINK_ROUTE stays, for `getaddrinfo` and
-   `getifaddrs` (it is empty-handed in an empty network namespace without capabilities).
+4. Sockets, alone or in pairs, are AF_UNIX, and TCP or UDP over AF_INET and AF_INET6; NETLINK_ROUTE stays, for
+   `getaddrinfo` and `getifaddrs` (it is empty-handed in an empty network namespace without capabilities).
 5. Terminal injection by `TIOCSTI` and `TIOCLINUX` gets EPERM.
 
 A deny list lets through calls that a later kernel adds; the namespaces and missing capabilities are the wall
@@ -128,6 +128,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
 _CLONE = (56, 220)
 _CLONE3 = 435
 _SOCKET = (41, 198)
+_SOCKETPAIR = (53, 199)
 _IOCTL = (16, 29)
 _PERSONALITY = (135, 92)
 
@@ -209,6 +210,11 @@ def _socket() -> list[bytes]:
     ]
 
 
+def _socketpair() -> list[bytes]:
+    """The kernel makes both sockets, and loads their family's module, before it asks whether they can be a pair."""
+    return [_op(_LD_ABS, _arg(0)), _op(_JEQ, _AF_UNIX, 0, 1), _ret(ALLOW), _errno(EPERM)]
+
+
 @lru_cache(maxsize=4)
 def filter_program(machine: str) -> bytes:
     """The filter for `machine` (as `platform.machine()` names it): an array of `struct sock_filter`.
@@ -226,6 +232,7 @@ def filter_program(machine: str) -> bytes:
     program += _when(_CLONE[column], _clone())
     program += _when(_CLONE3, [_errno(ENOSYS)])
     program += _when(_SOCKET[column], _socket())
+    program += _when(_SOCKETPAIR[column], _socketpair())
     program += _when(_IOCTL[column], _ioctl())
     program += _when(_PERSONALITY[column], _personality())
     for numbers in DENIED.values():
