@@ -5,6 +5,8 @@ Rules it keeps:
 2. Every path passes the one normaliser; one that does not is a finding (deny), and is left out.
 3. Adding what exists unseen in the real base, or in its way, is a modification of a hidden file: a finding (deny).
 4. What is ignored is judged by the base's `.gitignore` files, never by the agent's.
+5. More files than the guards read are refused before one is written, and of many findings of one rule the first are
+   named and the others counted: an agent can bury neither git nor a reviewer.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from vestibule.boundary.changes.changeset import display
+from vestibule.boundary.changes.changeset import MAX_ENTRIES, display
 from vestibule.boundary.changes.guards.paths import refused
 from vestibule.boundary.changes.rules import fingerprinted
 from vestibule.core.base import Noun
 from vestibule.core.clock import parse_rfc3339
-from vestibule.core.errors import DependencyDown
+from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.ids import Sha
 from vestibule.core.model import Finding, Place
+from vestibule.core.refusal import refusal
 from vestibule.core.text.paths import PathRefused, normalise_path
 from vestibule.core.verdict import Ruling
 from vestibule.core.view import Export, ExportedFile
@@ -28,6 +31,9 @@ from vestibule.git import Git, GitError, TreeEntry
 
 SUSPICIOUS = ("change.export.setuid", "change.export.hard_link", "change.export.special", "change.export.swapped")
 """Reasons for leaving something behind that a person should know of."""
+
+MAX_NAMED = 50
+"""Findings of one rule, and ignored files, that are named."""
 
 FORBIDDEN = ("path.", "change.export.size")
 """Reasons that refuse the whole change: without these files it is not what the agent made."""
@@ -59,6 +65,7 @@ def apply_export(
     `time` is RFC 3339 and becomes the commit's, so the same export gives the same commit.
 
     Raises:
+        Refused: `change.export.limits`, more files than the guards read.
         DependencyDown: git failed.
     """
     try:
@@ -66,8 +73,13 @@ def apply_export(
         findings, accepted = _accept(export.files, {entry.path_bytes: entry for entry in entries})
         findings += [_left_behind(path, reason) for path, reason in export.dropped if _reportable(reason)]
         ignored = _ignored(clone, entries, [item.path for item in accepted if item.status == "added"])
-        dropped = [*export.dropped, *((path, "ignored: the base's .gitignore names it") for path in sorted(ignored))]
+        named = sorted(ignored)[:MAX_NAMED]
+        if len(ignored) > MAX_NAMED:
+            named.append(f"({len(ignored) - MAX_NAMED:,} others)")
+        dropped = [*export.dropped, *((path, "ignored: the base's .gitignore names it") for path in named)]
         accepted = [item for item in accepted if item.path not in ignored]
+        if len(accepted) > MAX_ENTRIES:
+            raise _too_many(len(accepted))
         if not accepted:
             commit, tree = base, clone.tree_of(base)
         else:
@@ -81,7 +93,7 @@ def apply_export(
         commit=commit,
         tree=tree,
         files=tuple(dict.fromkeys(item.path for item in accepted)),
-        findings=fingerprinted(findings),
+        findings=fingerprinted(_named(findings)),
         dropped=tuple(dropped),
     )
 
@@ -159,6 +171,36 @@ def _ignored(clone: Git, entries: list[TreeEntry], added: list[str]) -> set[str]
         literal = {"GIT_LITERAL_PATHSPECS": "0"}
         out = scratch.run(["check-ignore", "--no-index", "--stdin", "-z"], stdin=asked, env=literal, ok_codes=(0, 1))
     return {item.decode("utf-8") for item in out.split(b"\0") if item}
+
+
+def _named(findings: Iterable[Finding]) -> list[Finding]:
+    """The first `MAX_NAMED` of each rule and verdict, and one that counts the others."""
+    kinds: dict[tuple[str, Ruling], list[Finding]] = {}
+    for item in findings:
+        kinds.setdefault((item.rule, item.verdict), []).append(item)
+    found: list[Finding] = []
+    for items in kinds.values():
+        found += items[:MAX_NAMED]
+        if len(items) > MAX_NAMED:
+            more = {
+                "message": f"{len(items) - MAX_NAMED:,} other files have this finding.",
+                "place": None,
+                "excerpt": "",
+            }
+            found.append(items[0].model_copy(update=more))
+    return found
+
+
+def _too_many(count: int) -> Refused:
+    return Refused(
+        refusal(
+            "change.export.limits",
+            "The change has more files than can be judged.",
+            fact=f"{count:,} files; {MAX_ENTRIES:,} are read",
+            agent="Remove generated files from the workspace and finish again.",
+            person="Look at what the agent made; generated folders belong in the base's .gitignore.",
+        )
+    )
 
 
 def _unseen(path: str, why: str) -> Finding:

@@ -6,7 +6,8 @@ Rules it keeps:
    regular, one link, no set-user-id. A name swapped for a link reads nothing outside.
 3. Links are exported as links; devices, pipes and sockets never leave.
 4. Bounded in number, depth and bytes: past a bound the export is refused, never cut silently.
-5. What cannot be exported keeps its base version and is reported with a reason: it never becomes a deletion.
+5. What cannot be exported keeps its base version and is reported with a reason: it never becomes a deletion. Of one
+   reason so many are named that a person still reads them; the others are counted.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Bounds:
     file_bytes: int = 16 << 20
     total_bytes: int = 128 << 20
     """Of changed content, which is held in memory."""
+    named: int = 50
+    """What is left behind for one reason and named; the rest is a number."""
 
 
 def blob_sha(data: bytes, like: str) -> str:
@@ -70,7 +73,7 @@ def export_workspace(workspace: Path, view: View, bounds: Bounds | None = None) 
         if path not in walk.kept and not walk.shadowed(path)
     ]
     files = sorted([*walk.files, *deleted], key=lambda item: (item.path, item.status))
-    return Export(files=tuple(files), dropped=tuple(walk.dropped))
+    return Export(files=tuple(files), dropped=tuple(walk.named()))
 
 
 def _unreadable(error: OSError) -> DependencyDown:
@@ -85,7 +88,8 @@ class _Walk:
     files: list[ExportedFile] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     kept: set[bytes] = field(default_factory=set)
-    skipped: list[bytes] = field(default_factory=list)
+    skipped: set[bytes] = field(default_factory=set)
+    reasons: dict[str, int] = field(default_factory=dict)
     entries: int = 0
     total: int = 0
 
@@ -109,7 +113,8 @@ class _Walk:
 
     def shadowed(self, path: bytes) -> bool:
         """Whether `path` is, or lies beneath, something that could not be exported."""
-        return any(path == item or path.startswith(item + b"/") for item in self.skipped)
+        parts = path.split(b"/")
+        return any(b"/".join(parts[:count]) in self.skipped for count in range(1, len(parts) + 1))
 
     def _names(self, descriptor: int) -> Iterator[bytes]:
         with os.scandir(descriptor) as listing:
@@ -168,8 +173,16 @@ class _Walk:
         self.files.append(ExportedFile(path=text, status="modified" if known else "added", mode=mode, content=data))
 
     def _drop(self, path: bytes, reason: str) -> None:
-        self.dropped.append((display(path), reason))
-        self.skipped.append(path)
+        self.skipped.add(path)
+        rule = reason.partition(":")[0]
+        self.reasons[rule] = self.reasons.get(rule, 0) + 1
+        if self.reasons[rule] <= self.bounds.named:
+            self.dropped.append((display(path), reason))
+
+    def named(self) -> list[tuple[str, str]]:
+        """What is left behind, at most `named` of one reason, and how many others there are."""
+        more = ((rule, count - self.bounds.named) for rule, count in self.reasons.items() if count > self.bounds.named)
+        return [*self.dropped, *((f"({count:,} others)", f"{rule}: not named one by one") for rule, count in more)]
 
     @staticmethod
     def _limit(what: str) -> Refused:

@@ -262,6 +262,51 @@ def test_suspicious_leftovers_reach_the_reviewer(tmp_path: Path) -> None:
     assert [(f.rule, f.verdict.value) for f in applied.findings] == [("change.export.setuid", "hold")]
 
 
+def test_a_flood_of_leftovers_is_named_in_part_and_counted(tmp_path: Path) -> None:
+    """A reviewer must not have to find one finding among sixty thousand, and no rule may get lost among others."""
+    work = lay_out(tmp_path / "w", {"keep": b"1\n", "suid": b"2\n"})
+    for number in range(300):
+        os.mkfifo(work / f"pipe{number:03}")
+    (work / "suid").chmod(0o4755)
+    (work / "folder").mkdir()
+    view = {"keep": b"1\n", "pipe299": b"view\n", "pipe299/x": b"view\n"}
+    export = export_workspace(work, view_of(view), Bounds(named=10))
+    assert export.files == ()  # not named one by one, and no deletion all the same
+    assert len(export.dropped) == 12
+    assert ("(290 others)", "change.export.special: not named one by one") in export.dropped
+    assert ("suid", "change.export.setuid: a set-user-id or set-group-id file never leaves") in export.dropped
+
+
+def test_findings_of_an_export_are_named_in_part_and_counted(tmp_path: Path) -> None:
+    bad = [ExportedFile(path=f"a\u200b{number}", status="added", mode="100644", content=b"") for number in range(120)]
+    applied = run_apply(
+        tmp_path, Export(files=tuple(bad), dropped=(("p", "change.export.special: a pipe"),)), {"a": b""}
+    )
+    assert len([f for f in applied.findings if f.rule == "path.invisible"]) == 51
+    assert {f.verdict.value for f in applied.findings if f.rule == "path.invisible"} == {"deny"}
+    assert any(f.message.startswith("70 other files") for f in applied.findings)
+    assert any(f.rule == "change.export.special" for f in applied.findings)
+
+
+def test_more_files_than_guards_read_are_refused_before_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vestibule.boundary.changes.apply.MAX_ENTRIES", 2)
+    monkeypatch.setattr(Git, "hash_blob", None)
+    files = [ExportedFile(path=f"f{number}", status="added", mode="100644", content=b"x") for number in range(3)]
+    with pytest.raises(Refused) as caught:
+        run_apply(tmp_path, Export(files=tuple(files)), {"a": b"1\n"})
+    assert caught.value.refusal.rule == "change.export.limits"
+
+
+def test_of_many_ignored_files_some_are_named(tmp_path: Path) -> None:
+    files = [ExportedFile(path=f"out/{number}", status="added", mode="100644", content=b"x") for number in range(80)]
+    applied = run_apply(tmp_path, Export(files=tuple(files)), {".gitignore": b"out/\n", "a": b"1\n"})
+    assert applied.empty
+    assert len(applied.dropped) == 51
+    assert applied.dropped[-1][0] == "(30 others)"
+
+
 def test_without_openat2_nothing_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
     import errno
