@@ -285,7 +285,7 @@ _TOP: dict[str, Check] = {
     "model": text("model"),
     "messages": _messages,
     "system": blocks_of("system", {"text": _text_block}),
-    "max_tokens": lambda value, _seen: _positive(value),
+    "max_tokens": lambda value, _seen: _positive(value, "max_tokens"),
     "stream": flag("stream"),
     "temperature": number("temperature"),
     "top_p": number("top_p"),
@@ -304,7 +304,7 @@ _TOP: dict[str, Check] = {
         "thinking",
         {
             "type": one_of("thinking.type", "enabled", "disabled", "adaptive"),
-            "budget_tokens": number("thinking.budget_tokens"),
+            "budget_tokens": lambda value, _seen: None if value is None else _positive(value, "thinking.budget_tokens"),
             "display": one_of("thinking.display", None, "summarized", "omitted", "updates"),
             "block_binding": data("thinking.block_binding"),
         },
@@ -320,9 +320,9 @@ _TOP: dict[str, Check] = {
 }
 
 
-def _positive(value: Any) -> None:
+def _positive(value: Any, place: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
-        raise failed("max_tokens")
+        raise failed(place)
 
 
 _BETA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")

@@ -4,7 +4,7 @@ Rules it keeps:
 1. The facts for `model.request` are computed here and nowhere else; what is not evaluated is not claimed.
 2. Own refusals are joined with policy's verdict by the strictest: policy can add a refusal, never lift one.
 3. The model is the task's, by its exact name; nothing in a request can choose another, or another host.
-4. A hold covers the whole `max_tokens` of output, and of input an estimate: bytes times the largest ratio of
+4. A hold covers the whole `max_tokens` of output, with a thinking budget that goes beyond it, and of input an estimate: bytes times the largest ratio of
    tokens to bytes that the provider has reported in this run, with a margin. A settled request corrects the
    books to what was really used, and the next hold to what was really seen.
 """
@@ -36,7 +36,10 @@ MOST_RATIO = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """A request that passed the field rules: what is sent on, and what the hold needs to know."""
+    """A request that passed the field rules: what is sent on, and what the hold needs to know.
+
+    `max_tokens` is the most output that it can be billed.
+    """
 
     model: str
     body: bytes
@@ -75,7 +78,7 @@ def read_request(body: dict[str, Any], *, model: str, upstream_model: str, run: 
         model=name,
         body=data,
         stream=bool(body.get("stream")),
-        max_tokens=body["max_tokens"],
+        max_tokens=_most_output(body),
         messages=len(body["messages"]),
         tools=len(body.get("tools") or ()),
         fixed_tokens=OVERHEAD_TOKENS + seen.images * IMAGE_TOKENS + seen.documents * DOCUMENT_TOKENS,
@@ -83,6 +86,13 @@ def read_request(body: dict[str, Any], *, model: str, upstream_model: str, run: 
         text_bytes=len(data),
         hour_cache=seen.hour_cache,
     )
+
+
+def _most_output(body: dict[str, Any]) -> int:
+    """`max_tokens`; a thinking budget beyond it, which interleaved thinking allows, comes on top."""
+    most = int(body["max_tokens"])
+    thinking = (body.get("thinking") or {}).get("budget_tokens") or 0
+    return most + thinking if thinking > most else most
 
 
 def next_ratio(largest_seen: int) -> int:

@@ -316,3 +316,17 @@ def test_estimate_follows_the_largest_ratio_seen_and_never_falls_below_the_floor
     assert next_ratio(5000) == 1000
     assert request.input_tokens(1000) >= len(request.body)
     assert next_ratio(seen_ratio(1000, request)) > 333
+
+
+@pytest.mark.parametrize(("budget", "most"), [(5, 10), (10, 10), (11, 21), (200_000, 200_010)])
+def test_hold_covers_a_thinking_budget_beyond_max_tokens(budget: int, most: int) -> None:
+    """Interleaved thinking lets a request think for more tokens than its `max_tokens` says."""
+    body = small(thinking={"type": "enabled", "budget_tokens": budget})
+    assert read_request(body, model="m", upstream_model="m", run="r").max_tokens == most
+
+
+@pytest.mark.parametrize("budget", [0, -1, 1.5, True, "9", 10**9])
+def test_a_thinking_budget_is_a_number_of_tokens(budget: Any) -> None:
+    with pytest.raises(FieldRefused) as caught:
+        check_fields(small(thinking={"type": "enabled", "budget_tokens": budget}))
+    assert caught.value.rule == "model.field.thinking.budget_tokens"
