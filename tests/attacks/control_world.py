@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vestibule.core.crossing import Actor
 from vestibule.core.ids import new_run_id
 from vestibule.core.model import Person, State
 from vestibule.core.verdict import Ruling
@@ -133,6 +134,12 @@ def start_run(services: Services, folder: Path, repo: Path) -> str:
     record = prepare(request, services.operator, ALICE.id, services.environ)
     record = record.model_copy(update={"id": new_run_id(1)})
     services.runs.create(record)
+    facts = dict.fromkeys(
+        ("requester_known", "role_defined", "agent_defined", "walls_ok", "config_from_base", "author_trusted"), True
+    )
+    resource = {"id": record.id, "role": record.role, "source": record.ticket.source}
+    alice = Actor(record.id, ALICE.id, "person")
+    services.crossing(record).cross_sync(alice, "task.admit", resource, facts, lambda: (None, {}))
     services.ledger.open(record.id, record.budget)
     result = source_of(services, record)
     blob = result.hash_blob(b"two\n")

@@ -252,6 +252,13 @@ class Forge(Protocol):
         """
         ...
 
+    def settle(self, run: str) -> str:
+        """Undo what a killed merge of this run left half made, and give the work tree back to its person.
+
+        A sentence about what was undone, or is in the way; empty when there was nothing. A merge that is in stays.
+        """
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Kind, place, posture, for `doctor` and the run's page. JSON values."""
         ...

@@ -135,6 +135,24 @@ class GitForge:
                 "forge", "git could not carry out the merge.", fact=one_line(error.stderr.strip(), 300)
             ) from None
 
+    def settle(self, run: str) -> str:
+        """See `core.ports.Forge`."""
+        if self.git.bare:
+            return ""
+        checkout = Checkout(self.git)
+        try:
+            with checkout.exclusive():
+                journal = checkout.pending()
+                if journal is not None and journal.run == run:
+                    checkout.finish(journal, forward=False)
+                    checkout.clear_stale()
+                    return f"The merge into {rules.short(self._target)} that was cut off left nothing behind."
+                if journal is None:
+                    checkout.clear_stale()
+        except NotClean as found:
+            return f"{found.reason} Look at `git status` in {one_line(str(self.git.root))}."
+        return ""
+
     def describe(self) -> dict[str, Any]:
         """See `core.ports.Forge`."""
         return {

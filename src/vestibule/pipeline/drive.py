@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vestibule.core.errors import AGENT_FAILED, HELD, OK, REFUSED, DependencyDown, Refused, UsageError, VestibuleError
 from vestibule.core.ids import RUN_ID
@@ -13,10 +14,12 @@ from vestibule.core.runs import Outcome, binding_digest
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
 from vestibule.pipeline.record import Feedback, RunRecord
-from vestibule.pipeline.segments import Segments
+from vestibule.pipeline.segments import APPROVED, Segments
 from vestibule.pipeline.services import Services
 
 Progress = Callable[[str], None]
+TURN_SECONDS = 10.0
+"""How long a reviewer waits for another one's turn, or for the run's process to end."""
 
 
 class Driver:
@@ -61,7 +64,18 @@ class Driver:
         Raises:
             Refused: policy says no, or what the person saw is no longer what is there.
         """
-        record = self.expire(self.services.runs.get(run))
+        record = self.services.runs.get(run)
+        if record.state is not State.AWAITING_REVIEW:
+            return self._record(record, choice, reason, person=person, channel=channel, seen=seen)
+        # Under the lease: two reviewers take turns, and nobody's reconciler closes what is being decided here.
+        with Lease(self.services.folder(record.id), record.id, patience=TURN_SECONDS):
+            record = self.services.runs.get(run)
+            return self._record(record, choice, reason, person=person, channel=channel, seen=seen)
+
+    def _record(
+        self, record: RunRecord, choice: Choice, reason: str, *, person: Person, channel: str, seen: str
+    ) -> RunRecord:
+        record = self.expire(record)
         gate = self.services.gates.current(record.id)
         if gate is None or record.state in (State.RECEIVED, State.SPECIFIED, State.WORKING, State.CHECKING):
             raise UsageError(
@@ -89,6 +103,7 @@ class Driver:
             channel="console" if channel == "console" else "cli",
             agent_ids=(self.services.agent_id(record),),
         )
+        self.services.remember_head()
         return self._follow(record, decided.outcome.state, decided.decision)
 
     def _caught_up(self, record: RunRecord) -> RunRecord:
@@ -101,38 +116,49 @@ class Driver:
 
     def _follow(self, record: RunRecord, state: str, decision: Decision) -> RunRecord:
         """What a gate's outcome means for the run. Idempotent: only a run that waits is moved."""
-        if record.state is not State.AWAITING_REVIEW:
-            return record
         if state == "approved":
-            return self.services.runs.set(record.id, state=State.APPROVED)
+            return self._move_on(record.id, state=State.APPROVED)
         if state == "rejected":
             note = f"Rejected: {decision.reason}"
-            return self.services.runs.set(record.id, state=State.REJECTED, exit_code=REFUSED, note=note)
+            return self._move_on(record.id, state=State.REJECTED, exit_code=REFUSED, note=note)
         if state == "changes_requested":
             return self._rework(record, decision.reason, decision.person)
         return record
 
+    def _move_on(self, run: str, **fields: Any) -> RunRecord:
+        """Change a run that waits, and only such a one, by what its row says at that moment."""
+        return self.services.runs.change(run, lambda old: fields if old.state is State.AWAITING_REVIEW else {})
+
     def cancel(self, run: str) -> tuple[RunRecord, list[str]]:
-        """Stop a run; what was undone, in sentences."""
+        """Stop a run; what was undone, in sentences. Ending its processes needs nothing, not even a log that works.
+
+        Raises:
+            UsageError: it has ended; a merge that is in already ends it as merged.
+        """
         record = self.services.runs.get(run)
-        if record.state.final:
-            raise UsageError(f"Run {record.id} has ended already (state {record.state.value}).")
+        _refuse_ended(record)
         undone: list[str] = []
         folder = self.services.folder(record.id)
         pid = holder(folder)
         if pid:
-            undone.append(_stop_process(pid))
+            undone.append(_stop_process(pid, folder))
         with Lease(folder, record.id):
+            record = self.services.runs.get(run)
+            _refuse_ended(record)
             if self.services.sandbox.reap(record.id):
                 undone.append("The sandbox and every process in it were ended.")
-            released = self.services.ledger.recover(record.id)
+            record, settled = _undo_merge(Segments(self.services), record)
+            _refuse_ended(record)
+            undone.extend(settled)
+            with self.services.recorded(record, "run.cancel", record.id, {"by": self.services.person.id}):
+                released = self.services.ledger.recover(record.id)
+                closed = self.services.gates.supersede(record.id)
+                record = self.services.runs.set(record.id, state=State.CANCELLED, note="Cancelled.")
             if released:
                 undone.append(f"{released} open model request(s) were charged as held.")
-            closed = self.services.gates.supersede(record.id)
             undone.extend(f"Gate {gate.id} was closed." for gate in closed)
-            record = self.services.runs.set(record.id, state=State.CANCELLED, note="Cancelled.")
-            self.services.note(record, "run.cancel", record.id, details={"by": self.services.person.id})
             self.services.audit.reconcile(live_runs=self._live(record.id))
+            self.services.remember_head()
             if record.branch:
                 undone.append(f"The branch {record.branch} was left; delete it with `git branch -D {record.branch}`.")
         return record, undone or ["Nothing was running."]
@@ -142,12 +168,8 @@ class Driver:
         self.services.gates.expire()
         gate = self.services.gates.current(record.id)
         if gate is not None and gate.state == "expired" and record.state is State.AWAITING_REVIEW:
-            return self.services.runs.set(
-                record.id,
-                state=State.EXPIRED,
-                exit_code=REFUSED,
-                note="Nobody decided in time; the change was not merged.",
-            )
+            note = "Nobody decided in time; the change was not merged."
+            return self._move_on(record.id, state=State.EXPIRED, exit_code=REFUSED, note=note)
         return record
 
     def _rework(self, record: RunRecord, words: str, person: Person) -> RunRecord:
@@ -176,6 +198,7 @@ class Driver:
                 if not self.services.runs.get(run).state.final:
                     raise
             engine.close()
+            self.services.remember_head()
         return self.services.runs.get(run)
 
     def _live(self, run: str) -> frozenset[str]:
@@ -248,12 +271,34 @@ def message_of(record: RunRecord) -> str:
 def _due(record: RunRecord) -> tuple[str, str] | None:
     if record.state in (State.RECEIVED, State.SPECIFIED, State.WORKING, State.CHECKING, State.CHANGES_REQUESTED):
         return "work", f"work-{record.round}"
-    if record.state in (State.APPROVED, State.VERIFYING, State.MERGING):
+    if record.state in APPROVED:
         return "conclude", "conclude"
     return None
 
 
-def _stop_process(pid: int) -> str:
+def _refuse_ended(record: RunRecord) -> None:
+    if record.state is State.MERGED and record.merge_commit:
+        raise UsageError(
+            f"Run {record.id} has ended already: it was merged as {record.merge_commit[:12]}.",
+            next_step=f"Undo it with `git revert -m 1 {record.merge_commit[:12]}`.",
+        )
+    if record.state.final:
+        raise UsageError(f"Run {record.id} has ended already (state {record.state.value}).")
+
+
+def _undo_merge(segments: Segments, record: RunRecord) -> tuple[RunRecord, list[str]]:
+    """A merge that was cut off is undone; one that is in, by an approval that stands, is recorded instead."""
+    if record.state not in APPROVED or not record.head_commit:
+        return record, []
+    forge = segments.forge(record)
+    look = forge.look(record.id, segments.binding(record))
+    if look.merged_as and segments.approval(record, look).approved:
+        return segments.found(record, forge, look.merged_as), []
+    told = forge.settle(record.id)
+    return record, [told] if told else []
+
+
+def _stop_process(pid: int, folder: Path) -> str:
     import os
     import signal
     import time
@@ -261,6 +306,9 @@ def _stop_process(pid: int) -> str:
     try:
         handle = os.pidfd_open(pid)
     except OSError:
+        return "Its process had ended."
+    if holder(folder) != pid:  # looked at again now that the id cannot be used again unseen
+        os.close(handle)
         return "Its process had ended."
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)

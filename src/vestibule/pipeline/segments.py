@@ -11,7 +11,7 @@ Rules they keep:
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vestibule.agents.registry import ADAPTERS
 from vestibule.core import clock
@@ -25,8 +25,9 @@ from vestibule.core.errors import (
     VerificationFailed,
     VestibuleError,
 )
+from vestibule.core.ids import Sha
 from vestibule.core.model import GateBinding, State
-from vestibule.core.ports import Forge
+from vestibule.core.ports import Forge, MergeView
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git
 from vestibule.pipeline.engine import Segment, Steps
@@ -34,7 +35,13 @@ from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import apply_result, result_repository
 from vestibule.pipeline.services import Services
 
+if TYPE_CHECKING:
+    from vestibule.pipeline.approval import Approval
+
 MAX_ATTEMPTS = 2
+APPROVED = frozenset({State.APPROVED, State.VERIFYING, State.MERGING})
+"""A person has approved, and `conclude` is due."""
+_PAST_WORK = frozenset({*APPROVED, *(state for state in State if state.final)})
 
 
 class Segments:
@@ -52,7 +59,10 @@ class Segments:
 
     def work(self, steps: Steps, run: str) -> str:
         """From a received (or sent back) run to its gate."""
-        round_ = self.runs.get(run).round
+        record = self.runs.get(run)
+        if record.state in _PAST_WORK:
+            return record.state.value  # taken up again after a crash, when the run has moved on since
+        round_ = record.round
         try:
             if round_ == 1:
                 steps.run("admit", lambda: self._admit(run))
@@ -83,7 +93,12 @@ class Segments:
         }
         crossing = self.services.crossing(record)
         resource = {"id": record.id, "role": record.role, "source": record.ticket.source}
-        details = {"walls_missing": list(missing), "ticket": spec.ticket_digest, "base": record.base_commit}
+        details = {
+            "walls_missing": list(missing),
+            "ticket": spec.ticket_digest,
+            "base": record.base_commit,
+            "requester": record.requester,
+        }
         crossing.cross_sync(
             self.services.actor(record, "person"),
             "task.admit",
@@ -197,8 +212,14 @@ class Segments:
                 self_approval=review.self_approval,
                 expires_seconds=review.expires,
             )
-            found["gate"] = gate.id
-        self.runs.set(run, state=State.AWAITING_REVIEW, branch=branch, note="")
+            found.update({"gate": gate.id, "expires": gate.expires})
+
+        def waits(old: RunRecord) -> dict[str, Any]:
+            # Running this step again never takes back what a person decided since.
+            moved_on = old.state is not State.CHECKING or old.round != record.round
+            return {} if moved_on else {"state": State.AWAITING_REVIEW, "branch": branch, "note": ""}
+
+        self.runs.change(run, waits)
 
     def _protect(self, record: RunRecord) -> dict[str, str]:
         """The pre-receive rule of a bare repository: put there when none is; what stands is recorded."""
@@ -217,6 +238,8 @@ class Segments:
 
     def conclude(self, steps: Steps, run: str) -> str:
         """From an approval to the merge."""
+        if self.runs.get(run).state not in APPROVED:
+            return self.runs.get(run).state.value
         try:
             steps.run("verify", lambda: self._verify(run))
             steps.run("merge", lambda: self._merge(run))
@@ -230,6 +253,8 @@ class Segments:
 
         record = self.runs.get(run)
         config = self.services.config_of(record)
+        # What the agent wrote runs now: never on the word of the run's row alone.
+        self.approval(record, self.forge(record).look(run, self.binding(record))).require()
         record = self.runs.set(run, state=State.VERIFYING, verified_tree="")
         failure = verify(self.services, record, config)
         if failure is not None:
@@ -245,22 +270,16 @@ class Segments:
         from vestibule.core.ports import CheckpointRef, MergeRequest
 
         record = self.runs.set(run, state=State.MERGING)
-        gates = self.services.gates
-        gate = gates.current(run)
         forge = self.forge(record)
         binding = self.binding(record)
         look = forge.look(run, binding)
+        approval = self.approval(record, look)
         if look.merged_as:
             # A crash came between the merge and its record: it is in, and nothing is merged twice.
-            self.runs.set(run, state=State.MERGED, merge_commit=look.merged_as, note="")
-            self.services.note(record, "merge.found", look.merged_as)
+            approval.require()
+            self.found(record, forge, look.merged_as)
             return
-        approved = (
-            gate is not None
-            and gates.outcome(
-                gate.id, self.current_binding(record), agent_ids=(self.services.agent_id(record),)
-            ).approved
-        )
+        gate, decisions, approved = approval.gate, approval.decisions, approval.approved
         facts = {
             "approved": approved,
             "binding_current": look.branch_head == binding.head_commit and look.tree == binding.tree,
@@ -268,7 +287,6 @@ class Segments:
             "base_is_ancestor": look.base_is_ancestor,
             "target_unmoved_or_mergeable": look.mergeable,
         }
-        decisions = tuple(item.decision for item in gates.decisions(gate.id)) if gate else ()
         head = self.services.audit.head()
         request = MergeRequest(
             run=run,
@@ -290,9 +308,15 @@ class Segments:
                 {"id": record.head_commit, "target": record.target},
                 facts,
                 effect,
-                details={"gate": gate.id if gate else "", "decisions": [item.id for item in decisions]},
+                details={
+                    "gate": gate.id if gate else "",
+                    "decisions": [item.id for item in decisions],
+                    "evidence": approval.problem,
+                },
             )
         except Refused as error:
+            if approval.problem:
+                approval.require()
             if look.mergeable or not approved:
                 raise
             # The target moved on: the approval was for another base. It stays visible, and nothing is lost.
@@ -303,6 +327,19 @@ class Segments:
             return
         self.runs.set(run, state=State.MERGED, merge_commit=merged.commit, note="")
         self.services.audit.checkpoint()
+
+    def approval(self, record: RunRecord, look: MergeView) -> Approval:
+        """The approval against what stands in the forge; what is merged already, against what was approved."""
+        from vestibule.pipeline.approval import approval_of
+
+        there = self.binding(record).model_copy(update={"head_commit": look.branch_head or "", "tree": look.tree or ""})
+        return approval_of(self.services, record, None if look.merged_as else there)
+
+    def found(self, record: RunRecord, forge: Forge, commit: Sha) -> RunRecord:
+        """The merge that a killed process made: recorded, and the work tree given back."""
+        with self.services.recorded(record, "merge.found", commit):
+            forge.settle(record.id)
+            return self.runs.set(record.id, state=State.MERGED, merge_commit=commit, note="")
 
     # --- what both need -----------------------------------------------------------------------------------
 

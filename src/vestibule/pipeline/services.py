@@ -203,6 +203,22 @@ class Services:
             raise
         close(True, found)
 
+    def remember_head(self) -> None:
+        """Keep the log's head outside the state folder, so that a log (and database) put back from a copy is seen.
+
+        Raises:
+            DependencyDown: `audit`.
+        """
+        from vestibule.audit.log import down
+        from vestibule.audit.note import VerifyingKey
+        from vestibule.audit.trust import Trust, TrustError
+
+        try:
+            trust = Trust(config_dir(self.environ) / "trust")
+            trust.remember(self.audit.checkpoint(), VerifyingKey.parse(self.audit.vkey))
+        except (TrustError, OSError) as error:
+            raise down(error, self.audit.folder) from None
+
     def note_refusal(self, record: RunRecord, refused: Refusal, action: str) -> None:
         self.note(record, action, record.id, verdict=Ruling.DENY, reasons=(refused.rule,), details=refused.as_json())
 
