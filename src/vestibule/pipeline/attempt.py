@@ -25,6 +25,7 @@ from vestibule.core.crossing import Crossing
 from vestibule.core.errors import AgentFailed, DependencyDown
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.refusal import Refusal
 from vestibule.core.view import View
 from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.hosting import GatewayHost
@@ -48,6 +49,7 @@ class AttemptResult(Noun):
     exit_code: int
     message: str
     dropped: tuple[tuple[str, str], ...]
+    down: tuple[Refusal, ...]
     sandbox_ms: float
     agent_ms: float
 
@@ -266,9 +268,15 @@ class Attempt:
             exit_code=result.exit_code,
             message=message,
             dropped=export.dropped,
+            down=self._down(),
             sandbox_ms=sandbox_ms,
             agent_ms=round(result.wall_ms, 1),
         )
+
+    def _down(self) -> tuple[Refusal, ...]:
+        """Dependencies of the model gateway that were down when the agent asked."""
+        met = self._models.refusals if self._models is not None else ()
+        return tuple(dict.fromkeys(item for item in met if item.rule.startswith("dependency.")))
 
 
 def _ms(started: float) -> float:

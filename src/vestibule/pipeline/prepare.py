@@ -30,8 +30,6 @@ from vestibule.core.text.sanitize import one_line
 from vestibule.git import Git
 from vestibule.pipeline.record import RunRecord
 
-MAX_TICKET = 8 << 20
-
 
 class RunRequest(Noun):
     """The words of the call."""
@@ -226,13 +224,15 @@ def budget_of(role: RoleConfig, operator: OperatorConfig) -> Budget:
 
 
 def read_ticket(source: str) -> bytes:
-    """The ticket's bytes from a file or standard input, bounded.
+    """The ticket's bytes from a file or standard input, bounded; intake judges their size.
 
     Raises:
-        UsageError: missing, a folder, unreadable or too large.
+        UsageError: missing, a folder or unreadable.
     """
+    from vestibule.intake import MAX_TICKET_BYTES
+
     if source == "-":
-        data = sys.stdin.buffer.read(MAX_TICKET + 1)
+        data = sys.stdin.buffer.read(MAX_TICKET_BYTES + 1)
     else:
         path = Path(source)
         try:
@@ -242,11 +242,9 @@ def read_ticket(source: str) -> bytes:
                     next_step="Give a Markdown or YAML file, or `-` for standard input.",
                 )
             with path.open("rb") as file:
-                data = file.read(MAX_TICKET + 1)
+                data = file.read(MAX_TICKET_BYTES + 1)
         except OSError as error:
             raise UsageError(f"The ticket {one_line(source)!r} cannot be read: {error.strerror}.") from None
         except ValueError:
             raise UsageError(f"The ticket {one_line(source)!r} is no path.") from None
-    if len(data) > MAX_TICKET:
-        raise UsageError("The ticket is larger than 8 MiB.", next_step="Shorten it; link long logs instead.")
-    return data
+    return data  # one byte beyond the limit is enough for intake to refuse it

@@ -76,6 +76,8 @@ class RunRecord(Noun):
     agent_exit: int | None = None
     agent_message: str = ""
 
+    down: tuple[Refusal, ...] = ()
+    """Refusals of dependencies that the agent met in its last attempt: why there may be no change."""
     walls: WallsReport | None = None
     timings: Timings = Timings()
 
