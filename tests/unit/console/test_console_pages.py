@@ -231,7 +231,7 @@ def test_an_outsiders_ticket_is_called_untrusted(console: Console) -> None:
 
 def test_the_verdict_names_what_is_missing_who_can_unblock_and_until_when(console: Console) -> None:
     page = console.signed_in().get(f"/runs/{console.run}").text
-    for words in ("awaiting review", "0 of 1 approval", "local:bob", "in 6 d 23 h", "2026-03-11 09:00:00 UTC"):
+    for words in ("awaiting review", "1 of 1 approval", "local:bob", "in 6 d 23 h", "2026-03-11 09:00:00 UTC"):
         assert words in page
     assert page.index('id="verdict"') < page.index('id="identity"') < page.index('id="intent"')
     assert page.index('id="scope"') < page.index('id="findings"') < page.index('id="diff"') < page.index('id="decide"')
