@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from sandbox_helpers import PREFIX, RUN, Inside, leftovers, python, specificatio
 
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.core.ports import Limits, Mount, SandboxSpec
-from vestibule.sandbox.local import LocalSandbox, limits, own_workspace, wire
+from vestibule.sandbox.local import LocalSandbox, blueprint, keeper, limits, own_workspace, wire
 from vestibule.sandbox.local.client import SERVER, LaunchServer
 
 _DAEMON = (
@@ -380,3 +381,82 @@ def _children(pid: int) -> set[int]:
 def _keepers() -> set[int]:
     """Processes whose grandparent is this one: keepers of our launch servers."""
     return {keeper for server in _children(os.getpid()) for keeper in _children(server)}
+
+
+def _statvfs(space: int, free: int, files: int, free_files: int) -> os.statvfs_result:
+    return os.statvfs_result((4096, 4096, space >> 12, free >> 12, free >> 12, files, free_files, free_files, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("found", "full"),
+    [
+        (_statvfs(100 << 30, 1 << 30, 1_000_000, 500_000), False),
+        (_statvfs(100 << 30, 511 << 20, 1_000_000, 500_000), True),
+        (_statvfs(100 << 30, 1 << 30, 1_000_000, 9_999), True),
+        (_statvfs(1 << 30, 22 << 20, 1_000, 21), False),
+        (_statvfs(1 << 30, 20 << 20, 1_000, 21), True),
+        (_statvfs(1 << 30, 22 << 20, 1_000, 19), True),
+        (_statvfs(100 << 30, 1 << 30, 0, 0), False),
+    ],
+)
+def test_a_disk_is_full_before_nobody_else_can_write(
+    found: os.statvfs_result, full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    assert limits.disk_is_full("/anywhere") is full
+
+
+def test_a_sandbox_that_fills_the_disk_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def full(folder: str) -> bool:
+        asked.append(folder)
+        return len(asked) == 3
+
+    monkeypatch.setattr(limits, "disk_is_full", full)
+    monkeypatch.setattr(keeper, "DISK_SECONDS", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        kept = keeper.Keeper()
+        kept.control, kept.bwrap_fd = theirs, os.pidfd_open(child.pid)
+        kept.config = {"disk": str(tmp_path)}
+        kept.deadline = time.monotonic() + 30
+        kept.serve()
+        assert kept.reason == "disk"
+        assert asked == [str(tmp_path)] * 3
+    finally:
+        child.kill()
+        child.wait()
+        os.close(kept.bwrap_fd)
+        ours.close()
+        theirs.close()
+
+
+def test_the_folder_that_a_sandbox_writes_is_the_one_that_is_watched(tmp_path: Path) -> None:
+    def watched(*mounts: Mount) -> object:
+        spec = SandboxSpec(run=RUN, argv=("true",), mounts=mounts)
+        drawn = blueprint.draw(spec, name="n", uid=None, record=None, tool_paths=(), tool_binds=(), forbidden=())
+        return drawn["disk"]
+
+    (tmp_path / "src").mkdir()
+    shown = Mount(source=tmp_path, target="/workspace")
+    assert watched(shown) is None
+    assert watched(shown, Mount(source=tmp_path / "src", target="/workspace/src", write=True)) == str(tmp_path / "src")
+
+
+def test_who_waits_for_a_sandbox_that_filled_the_disk_is_refused(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = wire.receive
+
+    def told(sock: socket.socket) -> tuple[dict[str, object], list[int]]:
+        message, fds = real(sock)
+        if "end" in message:
+            message["end"]["reason"] = "disk"
+        return message, fds
+
+    monkeypatch.setattr(wire, "receive", told)
+    with pytest.raises(DependencyDown) as caught:
+        inside("true")
+    assert caught.value.name == "disk"

@@ -4,9 +4,9 @@ Rules it keeps:
 1. The facts for `model.request` are computed here and nowhere else; what is not evaluated is not claimed.
 2. Own refusals are joined with policy's verdict by the strictest: policy can add a refusal, never lift one.
 3. The model is the task's, by its exact name; nothing in a request can choose another, or another host.
-4. A hold covers the whole `max_tokens` of output, with a thinking budget that goes beyond it, and of input an estimate: bytes times the largest ratio of
-   tokens to bytes that the provider has reported in this run, with a margin. A settled request corrects the
-   books to what was really used, and the next hold to what was really seen.
+4. A hold covers the whole `max_tokens` of output, with a thinking budget that goes beyond it, and of input an
+   estimate: bytes times the largest ratio of tokens to bytes that the provider has reported in this run, with a
+   margin. A settled request corrects the books to what was really used, and the next hold to what was really seen.
 """
 
 from __future__ import annotations

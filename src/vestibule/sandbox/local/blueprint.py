@@ -62,6 +62,7 @@ def draw(
         "addresses": addresses,
         "ceilings": _ceilings(spec.limits)._asdict(),
         "wall_seconds": spec.limits.wall_seconds,
+        "disk": next((str(mount.source) for mount in spec.mounts if mount.write), None),
         "record": record,
     }
 

@@ -6,6 +6,7 @@ Rules it keeps:
 3. It reports ready only after it saw that every namespace is new, privileges are gone and the uid is the one meant;
    the program starts at `go`, never earlier, not even when the keeper itself is killed.
 4. It reports the end only when no process is left inside.
+5. No ceiling of the kernel holds what is written to a host folder, so it looks, and ends a sandbox that fills a disk.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from vestibule.sandbox.local import launch, limits, listeners, syscalls, wire
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 START_SECONDS = 10.0
+DISK_SECONDS = 0.25
 _NO_CAPS = "0" * 16
 
 
@@ -163,13 +165,17 @@ class Keeper:
         poller.register(self.bwrap_fd, select.POLLIN)
         while True:
             wait = None if self.deadline is None else max(0, (self.deadline - time.monotonic()) * 1000) + 1
-            events = poller.poll(wait)
+            disk = self.config["disk"] if wait is not None else None
+            events = poller.poll(wait if disk is None or wait is None else min(wait, DISK_SECONDS * 1000))
             if any(fd == self.bwrap_fd for fd, _ in events):
                 return
             if events and not self._answer():
                 return
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self.reason = "wall-clock"
+                return
+            if disk is not None and limits.disk_is_full(disk):
+                self.reason = "disk"
                 return
 
     def _answer(self) -> bool:

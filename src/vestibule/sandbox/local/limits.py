@@ -250,6 +250,19 @@ def _write(path: Path, text: str) -> bool:
     return True
 
 
+DISK_BYTES, DISK_FILES = 512 << 20, 10_000
+"""What a writable folder's file system keeps free for everybody else; of a small one, a fiftieth."""
+
+
+def disk_is_full(folder: str) -> bool:
+    """Whether the file system of `folder` has less left than it must keep, of space or of files."""
+    found = os.statvfs(folder)
+    space = min(DISK_BYTES, found.f_blocks * found.f_frsize // 50)
+    # Some file systems (btrfs) count no files.
+    files = min(DISK_FILES, found.f_files // 50)
+    return found.f_bavail * found.f_frsize < space or (found.f_files > 0 and found.f_favail < files)
+
+
 def apply_rlimits(ceilings: Ceilings, *, group: Group, dedicated_uid: bool) -> None:
     """Ceilings a process carries itself. Those a cgroup does not hold are put here as well as rlimits can."""
     _lower(resource.RLIMIT_CORE, 0)

@@ -163,8 +163,19 @@ class Running:
         """How it ended; returns when every process inside is gone.
 
         Raises:
-            DependencyDown: `sandbox`; something of it could not be ended or removed.
+            DependencyDown: `sandbox`; something of it could not be ended or removed. `disk`; it filled one.
         """
+        result = self._ended()
+        if self._end.result()["reason"] == "disk":
+            raise DependencyDown(
+                "disk",
+                "A sandbox was ended because the disk that it writes to is almost full.",
+                agent="Write less; keep what is temporary in /tmp.",
+                person="Make room on the disk that holds VESTIBULE_HOME.",
+            )
+        return result
+
+    def _ended(self) -> SandboxResult:
         end = self._end.result()
         with self._finishing:
             if not self._finished.done():
@@ -179,7 +190,7 @@ class Running:
         except TimeoutError:
             self._clean_up_after_keeper()
             raise DependencyDown("sandbox", "A sandbox could not be ended in time.") from None
-        self.wait()
+        self._ended()
 
     def _finish(self, end: dict[str, Any]) -> SandboxResult:
         wall_ms = (time.perf_counter() - self._started) * 1000
