@@ -456,6 +456,7 @@ def test_who_waits_for_a_sandbox_that_filled_the_disk_is_refused(
             message["end"]["reason"] = "disk"
         return message, fds
 
+    assert inside("true").exit_code == 0  # the sandboxes that prove the walls have ended
     monkeypatch.setattr(wire, "receive", told)
     with pytest.raises(DependencyDown) as caught:
         inside("true")
