@@ -1,108 +1,111 @@
 """The fail-mode table: each guard, what it depends on, and what happens when that breaks: deny, always.
 
 `doctor` shows it; `tests/unit/pipeline/test_fail_modes.py` checks that every row's test exists, and each of these
-tests breaks the dependency for real.
+tests breaks the dependency for real. `reason` is the rule that the refusal carries, or the exit code where what stops
+is the command itself; nothing gets through in either case.
 """
 
 from __future__ import annotations
 
 from vestibule.core.model import FailMode
 
-FAIL_MODES: tuple[FailMode, ...] = (
-    FailMode(
-        guard="every crossing",
-        depends_on="policy bundle",
-        reason="dependency.policy",
-        tested_by="tests/e2e/test_dependencies.py::test_unreadable_policy_bundle_refuses",
-    ),
-    FailMode(
-        guard="every crossing",
-        depends_on="policy evaluation",
-        reason="policy.error",
-        tested_by="tests/unit/policy/test_engine.py",
-    ),
-    FailMode(
-        guard="every crossing",
-        depends_on="audit log (disk, lock, key)",
-        reason="dependency.audit",
-        tested_by="tests/e2e/test_dependencies.py::test_full_audit_disk_refuses",
-    ),
-    FailMode(
-        guard="run",
-        depends_on="state database",
-        reason="dependency.database",
-        tested_by="tests/e2e/test_dependencies.py::test_locked_database_refuses",
-    ),
-    FailMode(
-        guard="run",
-        depends_on="durable engine",
-        reason="dependency.engine",
-        tested_by="tests/unit/pipeline/test_engine.py",
-    ),
-    FailMode(
-        guard="sandbox",
-        depends_on="bubblewrap and user namespaces",
-        reason="dependency.sandbox",
-        tested_by="tests/e2e/test_dependencies.py::test_missing_bubblewrap_refuses",
-    ),
-    FailMode(
-        guard="sandbox",
-        depends_on="the configured minimum of walls",
-        reason="dependency.walls",
-        tested_by="tests/e2e/test_dependencies.py::test_missing_wall_refuses",
-    ),
-    FailMode(
-        guard="run",
-        depends_on="live guards (a forbidden call per crossing must be refused)",
-        reason="dependency.guard",
-        tested_by="tests/e2e/test_dependencies.py::test_dead_guard_refuses",
-    ),
-    FailMode(
-        guard="context gateway",
-        depends_on="the gateway's process",
-        reason="dependency.gateway",
-        tested_by="tests/e2e/test_dependencies.py::test_killed_gateway_ends_the_run",
-    ),
-    FailMode(
-        guard="context gateway",
-        depends_on="the workspace and openat2",
-        reason="dependency.workspace",
-        tested_by="tests/unit/boundary/context",
-    ),
-    FailMode(
-        guard="model gateway",
-        depends_on="provider",
-        reason="dependency.provider",
-        tested_by="tests/e2e/test_dependencies.py::test_provider_down_is_refused",
-    ),
-    FailMode(
-        guard="model gateway",
-        depends_on="provider key",
-        reason="dependency.provider_key",
-        tested_by="tests/e2e/test_dependencies.py::test_missing_provider_key_refuses",
-    ),
-    FailMode(
-        guard="model gateway",
-        depends_on="price table",
-        reason="model.unknown_price",
-        tested_by="tests/unit/boundary/models",
-    ),
-    FailMode(
-        guard="budget",
-        depends_on="ledger",
-        reason="dependency.database",
-        tested_by="tests/unit/cost",
-    ),
-    FailMode(
-        guard="changes",
-        depends_on="git",
-        reason="dependency.git",
-        tested_by="tests/e2e/test_dependencies.py::test_missing_git_refuses",
-    ),
-    FailMode(
-        guard="review gate",
-        depends_on="review key and gate rows",
-        reason="dependency.review_key",
-        tested_by="tests/unit/review",
-    ),
+_E2E = "tests/e2e/test_dependencies.py::"
+_KILL = "tests/e2e/test_kill.py::"
+_CONTEXT = "tests/unit/boundary/context/test_context_dependencies.py::"
+_MODELS = "tests/unit/boundary/models/test_model_failures.py::"
+_AUDIT = "tests/unit/audit/test_audit_failures.py::"
+_ATTACKS = "tests/unit/audit/test_audit_attacks.py::"
+_POLICY = "tests/unit/policy/test_policy_layers.py::"
+_LINT = "tests/unit/policy/test_policy_lint.py::"
+_WALLS = "tests/unit/sandbox/test_sandbox_walls.py::"
+_LIFE = "tests/unit/sandbox/test_sandbox_lifecycle.py::"
+_GATES = "tests/unit/review/test_review_gates.py::"
+_SIGNING = "tests/unit/review/test_review_signing.py::"
+_FORGE = "tests/unit/forges/test_forge_"
+_CHANGES = "tests/unit/boundary/changes/test_changes_"
+_PIPELINE = "tests/unit/pipeline/test_"
+
+# ruff: noqa: E501 - one row, one line
+_ROWS: tuple[tuple[str, str, str, str], ...] = (
+    # guard, what it depends on, the refusal's rule, the test that breaks it
+    ("admission", "policy bundle", "dependency.policy", _E2E + "test_unreadable_policy_bundle_refuses"),
+    ("admission", "policy that compiles", "exit 2, naming the file", _E2E + "test_broken_policy_bundle_refuses"),
+    ("admission", "walls of the configured minimum", "task.walls", _E2E + "test_missing_wall_refuses"),
+    ("admission", "provider key", "dependency.provider_key", _E2E + "test_missing_provider_key_refuses"),
+    ("admission", "state folder", "dependency.state", _E2E + "test_unwritable_state_folder_refuses"),
+    ("admission", "guards that answer to a forbidden call", "dependency.guard", _E2E + "test_dead_guard_refuses"),
+    ("policy", "evaluation without error", "policy.error", _POLICY + "test_an_engine_that_reports_an_error_is_a_deny"),
+    ("policy", "evaluation that ends", "policy.error", _POLICY + "test_a_policy_that_does_not_end_is_a_deny_until_its_threads_end"),
+    ("policy", "an answer of the agreed shape", "policy.error", _POLICY + "test_an_answer_of_another_shape_is_a_deny"),
+    ("policy", "every layer", "policy.error", _POLICY + "test_one_layer_that_fails_denies_although_the_others_allow"),
+    ("policy", "the shipped bundle", "dependency.policy", _POLICY + "test_a_missing_shipped_bundle_refuses_to_start"),
+    ("policy", "a child process to try policies in", "dependency.policy", _LINT + "test_no_child_is_a_broken_dependency"),
+    ("audit", "room on its disk", "dependency.audit", _E2E + "test_full_audit_disk_refuses"),
+    ("audit", "room on its disk while the agent works", "dependency.audit", _E2E + "test_audit_log_lost_during_the_run_stops_the_agent"),
+    ("audit", "its lock", "dependency.audit", _AUDIT + "test_a_locked_database_is_refused_and_stays_refused_until_reopened"),
+    ("audit", "a whole file", "dependency.audit", _AUDIT + "test_a_damaged_file_is_refused_by_writer_and_verifier"),
+    ("audit", "its signing key", "dependency.audit", _E2E + "test_unusable_audit_key_refuses"),
+    ("audit", "its key and remembered head", "dependency.audit", _ATTACKS + "test_a_missing_key_or_head_is_refused_not_made_anew"),
+    ("context", "policy", "dependency.policy", _CONTEXT + "test_policy_that_raises_is_a_deny_and_recorded"),
+    ("context", "audit log", "dependency.audit", _CONTEXT + "test_log_that_cannot_record_is_a_deny"),
+    ("context", "token check", "dependency.identity", _CONTEXT + "test_authentication_that_fails_lets_nobody_in"),
+    ("context", "MCP library", "dependency.mcp", _CONTEXT + "test_sdk_that_cannot_be_loaded_is_a_403"),
+    ("context", "workspace", "dependency.workspace", _CONTEXT + "test_workspace_that_is_gone_is_a_403"),
+    ("context", "openat2 of the kernel", "dependency.openat2", _CONTEXT + "test_openat2_lost_on_the_way_is_a_403"),
+    ("context", "sandbox of run_command", "dependency.sandbox", _CONTEXT + "test_runner_that_is_down_is_a_403"),
+    ("context", "search process", "dependency.search", _PIPELINE + "fail_modes.py::test_search_without_its_process_is_refused"),
+    ("context", "our own code", "dependency.context", _CONTEXT + "test_bug_of_ours_is_a_403_and_the_loop_goes_on"),
+    ("context", "gateway process", "dependency.gateway", _E2E + "test_killed_gateway_ends_the_run"),
+    ("models", "policy", "dependency.policy", _MODELS + "test_decider_that_raises_means_no_dispatch_and_says_policy"),
+    ("models", "audit log", "dependency.audit", _MODELS + "test_audit_failing_means_no_dispatch_and_no_hold"),
+    ("models", "provider", "dependency.provider", _MODELS + "test_provider_down_is_an_error_without_cost"),
+    ("models", "provider that answers in time", "dependency.provider", _MODELS + "test_silent_provider_times_out"),
+    ("models", "provider that is honest about length", "dependency.provider", _MODELS + "test_content_length_that_lies_is_an_error_and_charges_the_hold"),
+    ("models", "provider key", "dependency.provider_key", _MODELS + "test_missing_provider_key_is_said_plainly_and_nothing_leaves"),
+    ("models", "price table", "dependency.prices", _MODELS + "test_missing_price_table_refuses"),
+    ("models", "books of the budget", "dependency.database", _MODELS + "test_locked_ledger_means_no_dispatch"),
+    ("models", "ceilings of the run", "dependency.budget", _MODELS + "test_run_without_opened_ceilings_is_refused"),
+    ("models", "event loop of the gateways", "dependency.gateway", _PIPELINE + "gateway_host.py::test_a_loop_that_breaks_reports_every_gateway"),
+    ("changes", "git", "dependency.git", _E2E + "test_missing_git_refuses"),
+    ("changes", "git that answers in time and bounds", "dependency.git", "tests/unit/git/test_git_wrapper.py::test_a_git_that_takes_too_long_or_prints_too_much_is_down"),
+    ("changes", "every object of the change", "dependency.git", _CHANGES + "changeset.py::test_a_missing_object_refuses"),
+    ("changes", "audit log", "dependency.audit", _CHANGES + "gateway.py::test_a_log_that_is_down_refuses"),
+    ("changes", "openat2 of the kernel", "dependency.openat2", _CHANGES + "export.py::test_without_openat2_nothing_is_exported"),
+    ("changes", "guards that see", "dependency.changes", _CHANGES + "gateway.py::test_a_dead_guard_stops_the_run_before_it_starts"),
+    ("sandbox", "bubblewrap", "dependency.sandbox", _E2E + "test_missing_bubblewrap_refuses"),
+    ("sandbox", "user namespaces", "dependency.sandbox", "tests/unit/sandbox/test_sandbox_without_root.py::test_without_user_namespaces_everything_is_refused"),
+    ("sandbox", "walls that stand", "dependency.<wall>", _WALLS + "test_no_program_starts_when_a_needed_wall_is_down"),
+    ("sandbox", "a seccomp filter for this machine", "dependency.sandbox", _WALLS + "test_an_architecture_without_a_filter_refuses"),
+    ("sandbox", "launch server", "dependency.sandbox", _WALLS + "test_a_server_that_cannot_start_refuses"),
+    ("sandbox", "records of what is to be ended", "dependency.sandbox", _LIFE + "test_reap_refuses_a_record_it_cannot_read"),
+    ("sandbox", "an end that ends everything", "dependency.sandbox", _LIFE + "test_an_end_that_left_something_is_never_reported_as_an_end"),
+    ("sandbox", "room on the disk", "dependency.disk", _LIFE + "test_who_waits_for_a_sandbox_that_filled_the_disk_is_refused"),
+    ("review", "review key", "dependency.review-key", _E2E + "test_review_key_open_to_others_refuses"),
+    ("review", "review key that was there before", "dependency.review-key", _SIGNING + "test_a_missing_key_is_refused_unless_it_is_the_first"),
+    ("review", "state database", "dependency.database", _GATES + "test_a_database_that_is_gone_is_refused"),
+    ("review", "audit log", "dependency.audit", _GATES + "test_a_decision_that_cannot_be_recorded_does_not_happen"),
+    ("review", "policy", "policy.error", _GATES + "test_a_policy_that_denies_or_holds_is_obeyed"),
+    ("review", "decision rows as they were signed", "exit 6", _GATES + "test_a_changed_decision_row_is_found"),
+    ("review", "decision rows in their places", "dependency.database", _GATES + "test_a_decision_row_moved_to_another_gate_or_person_is_found"),
+    ("review", "somebody who decides in time", "review.expired", _PIPELINE + "pipeline_drive.py::test_time_that_ran_out_ends_the_run_and_never_approves"),
+    ("merge", "git", "dependency.git", _FORGE + "clean_tree.py::test_a_git_that_fails_is_a_dependency_that_is_down"),
+    ("merge", "a branch that can be written", "dependency.forge", _FORGE + "merge.py::test_a_proposal_that_cannot_be_written_is_refused_as_a_dependency"),
+    ("merge", "room on the disk", "merge.write", _FORGE + "clean_tree.py::test_a_full_disk_at_any_file_brings_everything_back"),
+    ("merge", "hook folder of a bare repository", "dependency.forge", "tests/unit/forges/test_pre_receive.py::test_a_hook_folder_that_cannot_be_written_is_a_dependency_down"),
+    ("merge", "verify commands that can run", "dependency.sandbox", _PIPELINE + "pipeline_effects.py::test_a_command_that_cannot_run_is_never_a_pass"),
+    ("run", "state database, unlocked", "dependency.database", _E2E + "test_locked_database_refuses"),
+    ("run", "state database, whole", "dependency.database", _E2E + "test_damaged_database_refuses"),
+    ("run", "its row", "dependency.database", _PIPELINE + "pipeline_record.py::test_a_damaged_row_is_refused_everywhere_and_never_skipped"),
+    ("run", "engine file, whole", "dependency.engine", _PIPELINE + "pipeline_engine.py::test_a_damaged_or_unwritable_engine_file_is_refused"),
+    ("run", "engine file, unlocked", "dependency.engine", _PIPELINE + "pipeline_engine.py::test_a_locked_engine_file_is_refused_and_never_waited_for_without_end"),
+    ("run", "one process at a time", "exit 2", _PIPELINE + "pipeline_drive.py::test_a_run_is_not_driven_while_another_process_holds_it"),
+    ("run", "a process that lives", "exit 5", _KILL + "test_a_second_death_at_work_ends_the_run"),
+    ("console", "state and log, to decide", "dependency.audit", "tests/unit/console/test_console_decide.py::test_a_broken_dependency_decides_nothing_and_says_so"),
+    ("console", "a server that comes up", "dependency.console", "tests/unit/console/test_console_server.py::test_a_server_that_does_not_come_up_is_a_refusal"),
+    ("console", "state and log, to read", "dependency.audit", _PIPELINE + "pipeline_reader.py::test_a_broken_log_is_an_error_and_never_an_empty_list"),
+)  # fmt: skip
+
+FAIL_MODES: tuple[FailMode, ...] = tuple(
+    FailMode(guard=guard, depends_on=depends_on, reason=reason, tested_by=test)
+    for guard, depends_on, reason, test in _ROWS
 )

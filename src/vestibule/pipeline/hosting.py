@@ -46,9 +46,10 @@ class GatewayHost:
         starting = asyncio.run_coroutine_threadsafe(self._serve(name, app, listener), self.loop)
         try:
             starting.result(START_SECONDS)
-        except TimeoutError:
+        except OSError as error:  # TimeoutError is one
             starting.cancel()
-            raise DependencyDown("gateway", f"The {name} gateway did not start in time.") from None
+            fact = error.strerror or type(error).__name__
+            raise DependencyDown("gateway", f"The {name} gateway did not start.", fact=fact) from None
 
     def kill(self, name: str) -> None:
         """End one gateway as if it had crashed (for the tests that prove the run closes)."""

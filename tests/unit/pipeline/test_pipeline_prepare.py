@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.attacks.control_world import git
+
 from vestibule.config.load import load_operator_config, load_repo_config
 from vestibule.core.errors import Refused, UsageError
 from vestibule.core.model import State
 from vestibule.git import Git
-from vestibule.pipeline import prepare as module
+from vestibule.intake import MAX_TICKET_BYTES
 from vestibule.pipeline.prepare import RunRequest, budget_of, choose_agent, prepare, read_ticket, resolve_base
 
 CONFIG = """\
@@ -164,8 +164,8 @@ class TestChoices:
 
     def test_a_provider_whose_key_is_missing_is_a_dependency_down(self, call: Any) -> None:
         operator = (
-            "version: 1\n"
-            'models: {real: {api: anthropic, base_url: "https://models.example.com", key: {env: NO_KEY}, models: ["*"]}}\n'
+            "version: 1\nmodels:\n"
+            '  real: {api: anthropic, base_url: "https://models.example.com", key: {env: NO_KEY}, models: ["*"]}\n'
         )
         with pytest.raises(Refused) as caught:
             call(operator, role="docs", agent="one", model="real/claude-sonnet-5")
@@ -209,21 +209,25 @@ def test_budgets_are_joined_by_the_stricter(
     assert found.nano_usd == joined
 
 
-def test_a_ticket_is_bounded_wherever_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_TICKET", 10)
+def test_no_more_of_a_ticket_is_read_than_shows_that_it_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "t.md"
-    path.write_bytes(b"x" * 11)
-    with pytest.raises(UsageError, match="larger"):
-        read_ticket(str(path))
+    path.write_bytes(b"x" * (3 * MAX_TICKET_BYTES))
+    assert len(read_ticket(str(path))) == MAX_TICKET_BYTES + 1
 
     class Stdin:
-        buffer = io.BytesIO(b"y" * 11)
+        buffer = io.BytesIO(path.read_bytes())
 
     monkeypatch.setattr("sys.stdin", Stdin())
-    with pytest.raises(UsageError, match="larger"):
-        read_ticket("-")
-    path.write_bytes(b"z" * 10)
-    assert read_ticket(str(path)) == b"z" * 10
+    assert len(read_ticket("-")) == MAX_TICKET_BYTES + 1
+
+
+def test_a_ticket_that_is_too_large_is_a_usage_error(call: Any, tmp_path: Path) -> None:
+    path = tmp_path / "t.md"
+    path.write_bytes(b"x" * (MAX_TICKET_BYTES + 1))
+    with pytest.raises(UsageError):
+        call(role="docs", command=("true",), ticket=str(path))
 
 
 @pytest.mark.parametrize("source", ["\0", "/dev", "no\x1b[31msuch", "x" * 5000])
