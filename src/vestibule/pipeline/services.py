@@ -58,10 +58,11 @@ class Services:
 
     @cached_property
     def gates(self) -> Gates:
-        from vestibule.review.gates import Gates
+        from vestibule.review.gates import Gates, any_decisions
         from vestibule.review.signing import ReviewKey
 
-        return Gates(self.db, ReviewKey.load(self.home, create=True))
+        # The first key is made; one that decisions were signed with is never replaced.
+        return Gates(self.db, ReviewKey.load(self.home, create=not any_decisions(self.db)))
 
     @cached_property
     def ledger(self) -> Ledger:

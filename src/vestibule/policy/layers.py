@@ -8,7 +8,9 @@ Rules it keeps:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,25 +68,43 @@ def folder_layer(name: str, folder: Path) -> Layer:
     """Every `.rego` file below `folder`, hidden folders left out (a mounted ConfigMap keeps old copies there).
 
     Raises:
-        DependencyDown: `dependency.policy` when the folder or a file cannot be read, or nothing is in it.
+        DependencyDown: `dependency.policy` when the folder or anything in it cannot be read, a link or something that
+            is no file stands in a policy's place, or nothing is in it.
         ConfigError: a file is no text, or larger than it may be.
     """
+    if not folder.is_dir():
+        raise _down(f"The {name} policy folder does not exist or is no folder.", folder)
+    data: dict[str, bytes] = {}
     try:
-        if not folder.is_dir():
-            raise _down(f"The {name} policy folder does not exist or is no folder.", folder)
-        data: dict[str, bytes] = {}
-        for path in sorted(folder.rglob(f"*{SUFFIX}")):
-            relative = path.relative_to(folder)
-            if any(part.startswith(".") for part in relative.parts) or not path.is_file():
-                continue
+        for path in _policies(name, folder):
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ConfigError("a policy file is larger than 256 KiB", where=str(path), next_step="Split it.")
-            data[relative.as_posix()] = path.read_bytes()
+            data[path.relative_to(folder).as_posix()] = path.read_bytes()
     except OSError as error:
-        raise _down(f"The {name} policy cannot be read: {error.strerror or error}.", folder) from None
+        raise _down(
+            f"The {name} policy cannot be read: {error.strerror or error}.", Path(error.filename or folder)
+        ) from None
     if not any(not name_.endswith(TEST_SUFFIX) for name_ in data):
         raise _down(f"The {name} policy folder holds no policy.", folder)
     return _layer(name, data)
+
+
+def _policies(name: str, folder: Path) -> Iterator[Path]:
+    """The policy files of a folder, in order. `Path.rglob` would pass over what it cannot list or follow."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(SUFFIX):
+            yield from _policies(name, path)
+        elif entry.is_symlink() and path.is_dir():
+            raise _down(f"The {name} policy holds a link to a folder; name that folder itself.", path)
+        elif entry.name.endswith(SUFFIX):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise _down(f"The {name} policy holds something that is no file.", path)
+            yield path
 
 
 def layers_digest(layers: Sequence[Layer], engine: str) -> str:

@@ -340,6 +340,12 @@ class Gates:
         return tuple(found)
 
 
+def any_decisions(database: Database) -> bool:
+    """Whether anything was ever decided here."""
+    with database.read() as connection:
+        return connection.execute(select(decisions.c.id).limit(1)).first() is not None
+
+
 def _usable(reason: str) -> None:
     try:
         reason.encode("utf-8")

@@ -114,9 +114,14 @@ def make_engine(url: str, *, synchronous: str = "FULL", immediate: bool = True) 
 
 
 def make_private_folder(path: Path) -> Path:
-    """Create `path` (0700) with its parents, or say why not."""
+    """Create `path` (0700) with its parents, or say why not. What is there already must be ours alone to write.
+
+    Raises:
+        DependencyDown: `state`: it cannot be made, belongs to another user, or others may write in it.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
     except OSError as error:
         raise DependencyDown(
             "state",
@@ -124,4 +129,19 @@ def make_private_folder(path: Path) -> Path:
             fact=error.strerror or "",
             person="Point VESTIBULE_HOME at a folder that this user can write.",
         ) from None
+    # Whoever can write here can put rows, keys and repositories of their own in place of ours.
+    if found.st_uid != os.geteuid():
+        raise DependencyDown(
+            "state",
+            f"The state folder {path} belongs to another user.",
+            fact=f"owner {found.st_uid}, this process is {os.geteuid()}",
+            person="Point VESTIBULE_HOME at a folder of this user's own.",
+        )
+    if found.st_mode & 0o022:
+        raise DependencyDown(
+            "state",
+            f"The state folder {path} can be written by others.",
+            fact=f"mode {found.st_mode & 0o7777:04o}",
+            person=f"Run `chmod go-w {path}`, after a look at who could have written there.",
+        )
     return path
