@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
 from vestibule.core.errors import ConfigError, Refused, VestibuleError
 from vestibule.core.text.sanitize import show_hidden
 
+_STEERING = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""What a terminal obeys or a reader does not see, and JSON lets stand as it is."""
+
 
 def emit_json(value: dict[str, Any]) -> None:
-    """The one JSON object of a `--json` call."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """The one JSON object of a `--json` call: the same data, with nothing in it that steers a terminal."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    sys.stdout.write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
 
 
 def say(text: str) -> None:

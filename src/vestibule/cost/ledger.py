@@ -27,6 +27,9 @@ from vestibule.core.refusal import refusal
 from vestibule.store import tables
 from vestibule.store.database import Database
 
+MOST = 1 << 50
+"""Tokens or nano-USD (1.1 million US dollars) of one request."""
+
 BUDGETS = tables.budgets
 HOLDS = tables.holds
 
@@ -123,8 +126,11 @@ class Ledger:
         return hold
 
     def settle(self, hold: str, usage: Usage) -> None:
-        """The provider reported this usage. Settling twice changes nothing."""
-        self._close(hold, "settled", usage)
+        """The provider reported this usage. Settling twice changes nothing.
+
+        A number beyond `MOST` counts as `MOST`: no request used that, and sums stay exact.
+        """
+        self._close(hold, "settled", Usage(**{name: min(value, MOST) for name, value in usage.model_dump().items()}))
 
     def charge(self, hold: str) -> None:
         """The provider was reached and reported no usage: the whole hold counts as spent."""

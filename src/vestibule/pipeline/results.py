@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,16 @@ def save_export(services: Services, record: RunRecord, export: Export) -> None:
     """Durable before the attempt counts as done."""
     path = export_path(services, record)
     temporary = path.with_suffix(".new")
-    temporary.write_text(export.model_dump_json(), "utf-8")
+    with temporary.open("wb") as file:
+        file.write(export.model_dump_json().encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def apply_result(services: Services, record: RunRecord) -> tuple[Git, Applied]:
@@ -78,4 +87,4 @@ def _message(record: RunRecord) -> str:
 
     title = one_line(record.spec.title if record.spec else record.id, 72)
     trailers = {"Run": record.id, "Round": record.round, "Agent": record.agent.version}
-    return f"{title}\n\n" + "".join(f"Vestibule-{name}: {value}\n" for name, value in trailers.items())
+    return f"{title}\n\n" + "".join(f"Vestibule-{name}: {one_line(str(value))}\n" for name, value in trailers.items())
