@@ -2,7 +2,7 @@
 
 Rules it keeps:
 1. Hooks, filters, fsmonitor, external diff, textconv, submodules, credential helpers, pagers, editors
-   and protocols other than local files are off; system and user configuration is not read; a repository's
+   and every protocol are off, lazy fetching with them; system and user configuration is not read; a repository's
    own configuration cannot turn them on (command line wins; `safe.bareRepository=explicit`; programs under names of
    its own choosing, such as filters, are listed and overruled first: `drivers`).
 2. Arguments are lists; user data never begins an argument (`--end-of-options`, `--`, or stdin).
@@ -115,7 +115,10 @@ _NULL_ENV = {
     "GIT_ASKPASS": "/bin/false",
     "GIT_EDITOR": "/bin/false",
     "GIT_PAGER": "cat",
-    "GIT_ALLOW_PROTOCOL": "file",
+    # No command here talks to another repository; one that reads a missing object of a partial clone would fetch it,
+    # by a program that the repository's configuration names. Every protocol is off, and newer versions do not try.
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_NO_LAZY_FETCH": "1",
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
     "XDG_CONFIG_HOME": "/nonexistent",
@@ -195,14 +198,7 @@ class Git:
             GitError: another exit code than `ok_codes`.
             DependencyDown: git is missing, or ran out of time or bounds.
         """
-        prefix = [f"--git-dir={self.git_dir}"]
-        if self.work_tree is not None:
-            prefix.append(f"--work-tree={self.work_tree}")
-        if self._programs_off is None:
-            listing = b""
-            if drivers.may_name_programs(self.git_dir):
-                listing = _execute(drivers.LISTING, cwd=self.root, prefix=prefix, ok_codes=(0, 1))
-            self._programs_off = drivers.overrules(listing)
+        prefix = self._prefix()
         return _execute(
             drivers.without_drivers(argv),
             cwd=self.root,
@@ -212,8 +208,27 @@ class Git:
             config=config,
             ok_codes=ok_codes,
             timeout=timeout,
-            overrules=self._programs_off,
+            overrules=self._overrules(),
         )
+
+    def _prefix(self) -> list[str]:
+        prefix = [f"--git-dir={self.git_dir}"]
+        if self.work_tree is not None:
+            prefix.append(f"--work-tree={self.work_tree}")
+        return prefix
+
+    def _overrules(self) -> list[tuple[str, str]]:
+        """What puts the programs that the repository's configuration names out of use, for every command."""
+        if self._programs_off is None:
+            listing = b""
+            if drivers.may_name_programs(self.git_dir):
+                listing = _execute(drivers.LISTING, cwd=self.root, prefix=self._prefix(), ok_codes=(0, 1))
+            self._programs_off = drivers.overrules(listing)
+        return self._programs_off
+
+    def _quiet_env(self) -> dict[str, str]:
+        """The environment of a process that is read while it runs."""
+        return _env(None) | _config_env([("safe.directory", "*"), *self._overrules()])
 
     def run_bounded(self, argv: Sequence[str], count: int, *, timeout: float = 60) -> bytes:
         """The first `count` bytes of what one git command prints; the rest is neither read nor kept.
@@ -222,14 +237,12 @@ class Git:
             GitError: it failed before it had printed so much.
             DependencyDown: git is missing, or ran out of time.
         """
-        if self._programs_off is None:
-            self.run(["rev-parse", "--git-dir"])  # learns which programs of the repository's to switch off
         process = subprocess.Popen(
             _argv(drivers.without_drivers(argv), [f"--git-dir={self.git_dir}"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_env(None) | _config_env([("safe.directory", "*"), *(self._programs_off or ())]),
+            env=self._quiet_env(),
             cwd=self.git_dir,
         )
         if process.stdout is None:
@@ -307,7 +320,9 @@ class Git:
             meta, _, path = record.partition(b"\t")
             mode, kind, sha, size = meta.decode("ascii").split()
             entries.append(
-                TreeEntry(mode=mode, kind=kind, sha=sha, size=None if size == "-" else int(size), path_bytes=path)
+                TreeEntry(
+                    mode=mode, kind=kind, sha=sha, size=None if size == "-" else _size(sha, size), path_bytes=path
+                )
             )
         return entries
 
@@ -320,7 +335,7 @@ class Git:
                 mode, kind, sha, size = meta.decode("ascii").split()
                 if kind != "blob" or mode == "120000":
                     return None
-                if int(size) > limit:
+                if _size(sha, size) > limit:
                     raise UsageError(f"{path} in {commit[:12]} is larger than {limit} bytes.")
                 return self.run(["cat-file", "blob", sha])
         return None
@@ -336,7 +351,7 @@ class Git:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_env(None),
+            env=self._quiet_env(),
             cwd=self.git_dir,
         )
         stdin, stdout = process.stdin, process.stdout
@@ -378,7 +393,7 @@ class Git:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_env(None),
+            env=self._quiet_env(),
             cwd=self.git_dir,
         )
         if process.stdout is None:
@@ -433,6 +448,13 @@ class Git:
         wants = "\n".join([commit, *(f"^{sha}" for sha in common), ""]).encode()
         pack = source.run(["pack-objects", "--stdout", "--revs", "--thin", "-q"], stdin=wants)
         self.run(["index-pack", "--stdin", "--fix-thin", "--strict"], stdin=pack)
+
+
+def _size(sha: Sha, text: str) -> int:
+    """A size as `ls-tree --long` writes it; `BAD` is an object that is not there."""
+    if not text.isdigit():
+        raise GitError(["ls-tree"], 128, f"object {sha} is missing")
+    return int(text)
 
 
 def _argv(argv: Sequence[str], prefix: Sequence[str], config: Sequence[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -194,9 +195,75 @@ def test_replaced_objects_are_not_followed(clone: Path) -> None:
     assert git.blob(real, "a.py") == b"2\n"
 
 
-def test_only_local_protocols_are_allowed(clone: Path) -> None:
+def lazy(clone: Path, marker: Path, url: str) -> str:
+    """Makes it a partial clone that lacks a blob and says where, and by which program, to get it; the blob."""
+    program = clone.parent / "upload-pack"
+    program.write_text(f'#!/bin/sh\ntouch {marker}\nexec git-upload-pack "$@"\n')
+    program.chmod(0o755)
+    plain(clone.parent, "clone", "-q", "--bare", str(clone), "remote.git")
+    settings = {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": url.format(remote=clone.parent / "remote.git", program=program),
+        "remote.origin.promisor": "true",
+        "remote.origin.partialCloneFilter": "blob:none",
+        "remote.origin.uploadpack": str(program),
+        "protocol.allow": "always",
+        "protocol.ext.allow": "always",
+    }
+    for key, value in settings.items():
+        plain(clone, "config", key, value)
+    blob = plain(clone, "rev-parse", "HEAD:a.py")
+    (clone / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    return blob
+
+
+URLS = ("file://{remote}", "{remote}", "ext::{program} {remote}")
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_missing_object_is_fetched_by_git_itself(clone: Path, marker: Path, url: str) -> None:
+    blob = lazy(clone, marker, url)
+    subprocess.run(["git", "cat-file", "blob", blob], cwd=clone, env=PLAIN, capture_output=True, check=False)
+    assert marker.exists()  # else the next test would prove nothing
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_missing_object_is_never_fetched_by_what_a_repository_names(clone: Path, marker: Path, url: str) -> None:
+    blob = lazy(clone, marker, url)
+    readers = (
+        lambda git: list(git.blobs([blob])),
+        lambda git: git.blob_head(blob, 4),
+        lambda git: git.run_bounded(["cat-file", "blob", blob], 4),
+        lambda git: git.blob(git.commit_of("HEAD"), "a.py"),
+        lambda git: git.run(["diff", "HEAD~1", "HEAD"]),
+        lambda git: git.tree("HEAD"),
+    )
+    for read in readers:
+        with contextlib.suppress(GitError):
+            read(Git.open(clone))  # a wrapper of its own: none may live on what another one learnt
+        assert not marker.exists()
+
+
+def test_every_process_of_git_is_told_what_to_leave_alone(clone: Path, marker: Path) -> None:
+    lazy(clone, marker, "file://{remote}")
+    told = Git.open(clone)._quiet_env()
+    settings = {
+        told[f"GIT_CONFIG_KEY_{n}"]: told[f"GIT_CONFIG_VALUE_{n}"] for n in range(int(told["GIT_CONFIG_COUNT"]))
+    }
+    assert settings["remote.origin.uploadpack"] == ""
+
+
+def test_no_protocol_is_allowed(clone: Path) -> None:
     git = Git.open(clone)
-    for url in ("ext::sh -c true", "https://git.example.com/x", "ssh://git.example.com/x", "git://127.0.0.1:1/x"):
+    for url in (
+        "ext::sh -c true",
+        "https://git.example.com/x",
+        "ssh://git.example.com/x",
+        "git://127.0.0.1:1/x",
+        f"file://{clone}",
+        str(clone),
+    ):
         with pytest.raises(GitError, match="not allowed"):
             git.run(["fetch", url])
 
