@@ -453,7 +453,12 @@ class Git:
 def _size(sha: Sha, text: str) -> int:
     """A size as `ls-tree --long` writes it; `BAD` is an object that is not there."""
     if not text.isdigit():
-        raise GitError(["ls-tree"], 128, f"object {sha} is missing")
+        raise DependencyDown(
+            "git",
+            "An object of the repository is missing, and nothing is fetched for it.",
+            fact=sha,
+            person="Fetch everything in a partial clone (`git fetch --refetch --filter=blob:limit=1g`), else run `git fsck`.",
+        )
     return int(text)
 
 

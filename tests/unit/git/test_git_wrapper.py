@@ -240,9 +240,15 @@ def test_a_missing_object_is_never_fetched_by_what_a_repository_names(clone: Pat
         lambda git: git.tree("HEAD"),
     )
     for read in readers:
-        with contextlib.suppress(GitError):
+        with contextlib.suppress(GitError, DependencyDown):
             read(Git.open(clone))  # a wrapper of its own: none may live on what another one learnt
         assert not marker.exists()
+
+
+def test_a_missing_object_is_a_dependency_that_is_down(clone: Path, marker: Path) -> None:
+    lazy(clone, marker, "file://{remote}")
+    with pytest.raises(DependencyDown, match="missing"):
+        Git.open(clone).tree("HEAD")
 
 
 def test_every_process_of_git_is_told_what_to_leave_alone(clone: Path, marker: Path) -> None:
