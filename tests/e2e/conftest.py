@@ -134,35 +134,40 @@ class House:
         return self.run("--agent", "command", "--", "sh", "-c", shell, env=env)
 
 
+def build_house(folder: Path, config: str = CONFIG) -> House:
+    """A house in `folder`, with a repository that has one commit and a configuration."""
+    house = House(folder)
+    house.env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder / "person"),
+        "VESTIBULE_HOME": str(house.home),
+        "VESTIBULE_CONFIG": str(house.operator),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "VESTIBULE_TRACEBACK": "1",
+        "LANG": "C.UTF-8",
+    }
+    (folder / "person").mkdir()
+    house.repo.mkdir()
+    house.git("init", "-q", "-b", "main")
+    house.commit(
+        {
+            "src/app.py": "def greet(name):\n    return f'Hello {name}'\n",
+            "tests/test_app.py": "from src.app import greet\n\nassert greet('A') == 'Hello A'\n",
+            "deploy/prod.yaml": "replicas: 3\n",
+            ".vestibule/config.yaml": config,
+        },
+        "First",
+    )
+    house.operate()
+    return house
+
+
 @pytest.fixture
 def make_house(tmp_path: Path) -> Callable[[str], House]:
     """Houses with a repository that has one commit and a configuration."""
 
     def make(config: str = CONFIG) -> House:
-        house = House(tmp_path)
-        house.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path / "person"),
-            "VESTIBULE_HOME": str(house.home),
-            "VESTIBULE_CONFIG": str(house.operator),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "VESTIBULE_TRACEBACK": "1",
-            "LANG": "C.UTF-8",
-        }
-        (tmp_path / "person").mkdir()
-        house.repo.mkdir()
-        house.git("init", "-q", "-b", "main")
-        house.commit(
-            {
-                "src/app.py": "def greet(name):\n    return f'Hello {name}'\n",
-                "tests/test_app.py": "from src.app import greet\n\nassert greet('A') == 'Hello A'\n",
-                "deploy/prod.yaml": "replicas: 3\n",
-                ".vestibule/config.yaml": config,
-            },
-            "First",
-        )
-        house.operate()
-        return house
+        return build_house(tmp_path, config)
 
     return make
 

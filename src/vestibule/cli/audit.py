@@ -147,18 +147,18 @@ def _print_result(result: Verification) -> None:
 
 
 def _print_entries(entries: Iterable[Entry]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from vestibule.cli.terminal import Page
     from vestibule.core.text.sanitize import one_line
 
-    console = Console(highlight=False, soft_wrap=True)
+    page = Page()
     run = None
     for entry in entries:
         event = entry.event
         if event.run != run:
             run = event.run
-            console.print(Text(f"run {one_line(run, 80)}" if run else "no run", style="bold"))
+            page.whole(Text(f"run {one_line(run, 80)}" if run else "no run", style="bold"))
         if event.phase == "intent":
             word = event.verdict.value if event.verdict else "note"
         else:
@@ -172,7 +172,7 @@ def _print_entries(entries: Iterable[Entry]) -> None:
             line.append(f"  of {event.intent}", style="dim")
         elif event.reasons and word != "allow":
             line.append(f"  {one_line(', '.join(event.reasons), 120)}", style=style)
-        console.print(line)
+        page.whole(line)
 
 
 _STYLES = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import click
+
 from vestibule.cli.output import emit_json, say
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def open_driver() -> Driver:
     from vestibule.pipeline.drive import Driver
     from vestibule.pipeline.services import Services
 
-    return Driver(Services(), progress=lambda run: say(f"run {run}"))
+    return Driver(Services(), progress=say)
 
 
 def finish(driver: Driver, act: Callable[[], RunRecord], run: str, *, as_json: bool) -> int:
@@ -32,9 +34,14 @@ def finish(driver: Driver, act: Callable[[], RunRecord], run: str, *, as_json: b
     from vestibule.pipeline.drive import exit_code
     from vestibule.pipeline.reader import Reader
 
+    _end_like_ctrl_c()
     try:
         record = act()
         code = exit_code(record)
+    except KeyboardInterrupt:
+        raise click.Abort(
+            f"Stopped. Go on with `vestibule resume {run}`, or end the run with `vestibule cancel {run}`."
+        ) from None
     except VestibuleError as error:
         if driver.services.runs.find(run) is None or as_json is False:
             raise
@@ -53,3 +60,15 @@ def finish(driver: Driver, act: Callable[[], RunRecord], run: str, *, as_json: b
         print_summary(driver.services, record)
     driver.services.close()
     return code
+
+
+def _end_like_ctrl_c() -> None:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does, with the same words; what is ignored (`nohup`) stays so."""
+    import signal
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)

@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name → module and help line. The module's `command` is the click command."""
 
+STOPPED, UNHEARD = 130, 141
+"""By Ctrl-C, by a closed pipe: 128 and the signal's number, as shells have it."""
+
 
 class LazyGroup(click.Group):
     """Imports a command's module when it is called, not to list it."""
@@ -86,16 +89,15 @@ def main() -> NoReturn:
         code = error.exit_code
     except click.ClickException as error:
         code = _usage(error, as_json)
-    except click.Abort:
-        sys.stderr.write("Stopped.\n")
-        code = 130
+    except click.Abort as error:
+        code = _stopped(error, as_json)
     except VestibuleError as error:
         from vestibule.cli.output import show_error
 
         code = show_error(error, as_json=as_json)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = OK
+    except (BrokenPipeError, SystemExit):
+        # SystemExit is click's answer to a reader of stdout that has left. Not 0: who asked did not get an answer.
+        code = UNHEARD
     except Exception as error:
         if os.environ.get("VESTIBULE_TRACEBACK"):
             raise
@@ -114,6 +116,16 @@ def leave(code: int) -> NoReturn:
     except (BrokenPipeError, ValueError):
         pass
     os._exit(code)
+
+
+def _stopped(error: click.Abort, as_json: bool) -> int:
+    words = str(error) or "Stopped."
+    if as_json:
+        from vestibule.cli.output import emit_json
+
+        emit_json({"error": {"what": "Stopped.", "why": "", "next": words.removeprefix("Stopped. ")}})
+    sys.stderr.write(f"{words}\n")
+    return STOPPED
 
 
 def _usage(error: click.ClickException, as_json: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -20,7 +21,18 @@ _STEERING = re.compile(
 def emit_json(value: dict[str, Any]) -> None:
     """The one JSON object of a `--json` call: the same data, with nothing in it that steers a terminal."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    sys.stdout.write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
+    try:
+        sys.stdout.write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nobody_reads()
+
+
+def nobody_reads() -> None:
+    """Who read stdout has left (`| head`): the command goes on, and its exit code is still its verdict."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, sys.stdout.fileno())
+    os.close(silent)
 
 
 def say(text: str) -> None:

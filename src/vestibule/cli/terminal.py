@@ -7,9 +7,11 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+from vestibule.cli.output import nobody_reads
 from vestibule.core.text.sanitize import one_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -25,15 +27,25 @@ def styled(value: str, style: str = "", limit: int = 600) -> Text:
     return Text(one_line(value, limit), style=style)
 
 
+def console(width: int | None = None) -> Console:
+    """A console on stdout. Who stops reading (`| head`) does not change how the command ends."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would exit with 1, which is only ever a bug of ours.
+            nobody_reads()
+
+    return Quiet(highlight=False, width=width)
+
+
 class Page:
     """Writes to stdout. Into a pipe or file nothing is wrapped and nothing is cut, unless COLUMNS says how wide."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
         terminal = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
         self.width = max(shutil.get_terminal_size((80, 24)).columns, NARROWEST) if terminal else ENDLESS
-        self._console = Console(highlight=False, width=self.width)
+        self._console = console(self.width)
 
     def line(self, *parts: Text | str, hang: int = 0) -> None:
         """One line, wrapped; what goes over is indented by `hang`."""
@@ -80,7 +92,11 @@ class Page:
         """A table, without the blanks that would fill its last column."""
         with self._console.capture() as capture:
             self._console.print(table, crop=False)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+        try:
+            sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            nobody_reads()
 
     def _print(self, text: Text) -> None:
         text.rstrip()
