@@ -52,6 +52,7 @@ $(BIN)/python:
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --require-hashes -r requirements/run.txt -r requirements/build.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q src/vestibule
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run

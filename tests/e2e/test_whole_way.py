@@ -213,3 +213,20 @@ def test_unknown_run_is_a_usage_error(house: House, name: str) -> None:
     done = house.vestibule("show", name, "--json")
     assert done.code == 2
     assert json.loads(done.out)["error"]["next"]
+
+
+def test_a_configured_scanner_that_does_not_run_is_said_and_held(make_house: Callable[[str], House]) -> None:
+    house = make_house(CONFIG + "scanners: [bandit]\n")
+    run = house.change().json
+    assert [item["rule"] for item in run["findings"]] == ["scanner.not_run"]
+    done = house.vestibule("check", "--repo", str(house.repo), "--head", run["branch"], "--json")
+    assert done.code == 3
+    assert done.json["verdict"] == "hold"
+
+
+def test_a_network_that_is_not_carried_is_said(make_house: Callable[[str], House]) -> None:
+    network = '    commands: ["python3"]\n    network: {hosts: ["docs.example.com:443"], registries: [pip]}\n'
+    house = make_house(CONFIG.replace('    commands: ["python3"]\n', network))
+    done = house.change("getent hosts docs.example.com && exit 1; echo '#' >> src/app.py")
+    assert done.code == 3, done.err
+    assert "docs.example.com:443" in done.err

@@ -44,6 +44,7 @@ def command(repo: Path, base: str, head: str, role: str, *, as_json: bool, as_sa
     """
     from vestibule.boundary.changes.changeset import read_changeset
     from vestibule.boundary.changes.rules import examine, ruling
+    from vestibule.boundary.changes.scanners import not_run
     from vestibule.cli.output import emit_json, say
     from vestibule.core.errors import HELD, OK, REFUSED, UsageError
     from vestibule.core.verdict import Ruling
@@ -54,11 +55,11 @@ def command(repo: Path, base: str, head: str, role: str, *, as_json: bool, as_sa
     started = time.perf_counter()
     git = Git.open(top(repo))
     base_name, tip, head_sha, fork = resolve(git, base, head)
-    chosen, context = guard_context(git, tip, base_name, role, say)
+    chosen, context, scanners = guard_context(git, tip, base_name, role, say)
     read_from = time.perf_counter()
     changes = read_changeset(git, fork, head_sha)
     judged_from = time.perf_counter()
-    findings = examine(changes, context)
+    findings = (*examine(changes, context), *not_run(scanners))
     verdict = ruling(findings)
     done = time.perf_counter()
     timings = {
@@ -128,16 +129,16 @@ def resolve(git: Git, base: str, head: str) -> tuple[str, Sha, Sha, Sha]:
 
 def guard_context(
     git: Git, tip: Sha, base_name: str, role: str, say: Callable[[str], None]
-) -> tuple[str, GuardContext]:
-    """The role's name and what the guards judge against, from the base's tip alone."""
+) -> tuple[str, GuardContext, tuple[str, ...]]:
+    """The role's name, what the guards judge against, and scanners asked for: from the base's tip alone."""
     from vestibule.boundary.changes.guards import GuardContext
     from vestibule.config.roles import scope_of
 
     name, rights, config = rights_of(git, tip, base_name, role, say)
     secrets = tuple(known_secrets())
     if config is None:
-        return name, GuardContext(write=rights.write, read=rights.read, secrets=secrets)
-    return name, GuardContext.of_scope(scope_of(rights, config), secrets)
+        return name, GuardContext(write=rights.write, read=rights.read, secrets=secrets), ()
+    return name, GuardContext.of_scope(scope_of(rights, config), secrets), config.scanners
 
 
 def known_secrets() -> Iterator[KnownSecret]:

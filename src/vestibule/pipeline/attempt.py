@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
+from vestibule.boundary.network.rules import plan as network_plan
 from vestibule.core.base import Noun
 from vestibule.core.crossing import Crossing
 from vestibule.core.errors import AgentFailed, DependencyDown
@@ -67,6 +68,7 @@ class Attempt:
         self.config = services.config_of(record)
         self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
         self.workspace = self.folder / "workspace"
+        self.network = network_plan((CONTEXT_HOST, MODELS_HOST), record.scope.hosts, record.scope.registries)
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
@@ -112,10 +114,7 @@ class Attempt:
         sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
         walls = sandbox.report
         living.callback(sandbox.kill)
-        missing = walls.missing(self.services.minimum(self.config))
-        if missing:
-            fact = ", ".join(missing)
-            raise DependencyDown("walls", "A wall of the configured minimum does not stand.", fact=fact)
+        self.services.require_walls(walls, self.services.minimum(self.config))
         self._open_gateways(host, living, sandbox, tokens, view)
         living.callback(sandbox.kill)
         living.callback(tokens.revoke)
@@ -151,7 +150,7 @@ class Attempt:
             env=plan.env,
             mounts=(*self._workspace_mounts(view), *plan.mounts),
             home_files=plan.home_files,
-            names=(CONTEXT_HOST, MODELS_HOST),
+            names=self.network.names,
             limits=self._limits(self.record.budget.minutes * 60),
         )
 
@@ -173,7 +172,11 @@ class Attempt:
 
         crossing = self.services.crossing(self.record)
         commands = SandboxedCommands(
-            self.services, self.record.id, self._workspace_mounts(view), self._limits(COMMAND_SECONDS)
+            self.services,
+            self.record.id,
+            self._workspace_mounts(view),
+            self._limits(COMMAND_SECONDS),
+            self.services.minimum(self.config),
         )
         files = Workspace(self.workspace)
         living.callback(files.close)
@@ -216,6 +219,8 @@ class Attempt:
 
     def _run_agent(self, sandbox: RunningSandbox) -> SandboxResult:
         walls = {name: wall.state for name, wall in sandbox.report.walls.items()}
+        for refused in self.network.denied:
+            self.services.say(f"{refused.fact}: {refused.reason}")
         with self.services.recorded(self.record, "agent.start", self.record.agent.version, {"walls": walls}) as found:
             sandbox.go()
             result = sandbox.wait()

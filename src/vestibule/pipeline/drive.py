@@ -27,13 +27,13 @@ class Driver:
 
     def __init__(self, services: Services, progress: Progress = lambda _: None) -> None:
         self.services = services
-        self.progress = progress
+        self.progress = services.say = progress
 
     def start(self, record: RunRecord) -> RunRecord:
         """Take a prepared run up to its first gate or end. A policy that is not fit stops it before there is a run."""
         self.services.policy(record.repo, record.base_commit)
         self.services.runs.create(record)
-        self.progress(record.id)
+        self.progress(f"run {record.id}")
         return self._perform(record.id, "work", f"work-{record.round}")
 
     def resume(self, run: str) -> RunRecord:
@@ -46,7 +46,7 @@ class Driver:
         if name == "conclude":
             gate = self.services.gates.current(record.id)
             key = gate.id if gate else key
-        self.progress(record.id)
+        self.progress(f"run {record.id}")
         return self._perform(record.id, name, key)
 
     def decide(

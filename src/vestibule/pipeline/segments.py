@@ -138,11 +138,13 @@ class Segments:
             agent_exit=done.exit_code,
             agent_message=done.message,
             dropped=done.dropped,
+            down=done.down,
             timings=record.timings.model_copy(update={"sandbox": done.sandbox_ms, "agent": done.agent_ms}),
         )
 
     def _check(self, run: str) -> None:
         from vestibule.boundary.changes.gateway import Changes
+        from vestibule.boundary.changes.scanners import not_run
         from vestibule.pipeline.providers import known_secrets
 
         started = time.monotonic()
@@ -150,6 +152,8 @@ class Segments:
         config = self.services.config_of(record)
         result, applied = apply_result(self.services, record)
         if applied.tree == result.tree_of(record.base_commit) and not applied.findings:
+            if record.down:
+                raise Refused(record.down[-1])
             raise AgentFailed(
                 "The agent changed nothing.",
                 why=record.agent_message[-300:],
@@ -166,7 +170,7 @@ class Segments:
             walls_stood=stood,
             gate_configured=True,
             secrets=known_secrets(self.services, record),
-            more=applied.findings,
+            more=(*applied.findings, *not_run(config.scanners)),
         )
         verdict = proposal.verdict
         denied = verdict.ruling is Ruling.DENY
@@ -232,6 +236,10 @@ class Segments:
         if state == "absent":
             install_pre_receive(git.git_dir, [record.target])
             state = "installed"
+            self.services.say(
+                f"A pre-receive rule now keeps pushes off {record.target} and vestibule/* in {git.git_dir}; "
+                "remove hooks/pre-receive there to take it back."
+            )
         return {"pre_receive": state}
 
     # --- conclude -----------------------------------------------------------------------------------------
@@ -384,7 +392,7 @@ class Segments:
             verdict=Ruling.DENY if state is State.REFUSED else record.verdict,
             reasons=record.reasons if record.refusals or not isinstance(error, Refused) else (error.refusal.rule,),
             refusals=refusals,
-            note=" ".join(part for part in (error.what, error.next_step) if part),
+            note=" ".join(part for part in (error.what, error.why, error.next_step) if part),
         )
 
     def _try_note(self, record: RunRecord, error: Refused) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from vestibule.config.load import config_dir, load_operator_config, state_dir
 from vestibule.config.schema import OperatorConfig, RepoConfig
 from vestibule.core.crossing import Actor, Crossing, error_details
+from vestibule.core.errors import DependencyDown
 from vestibule.core.ids import Sha, agent_identity
 from vestibule.core.labels import Label
-from vestibule.core.model import Event, Person, Subject
+from vestibule.core.model import Event, Person, Subject, WallsReport
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git
@@ -38,6 +39,8 @@ class Services:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
         self.operator: OperatorConfig = load_operator_config(self.environ)
         self.home: Path = make_private_folder(state_dir(self.environ))
+        self.say: Callable[[str], None] = lambda _: None
+        """Progress for the person who watches; nothing depends on it."""
         self._policies: dict[tuple[Path, Sha], PolicySet] = {}
 
     @cached_property
@@ -95,6 +98,13 @@ class Services:
     def minimum(self, config: RepoConfig) -> tuple[str, ...]:
         """Walls that must stand: the operator's and the repository's together."""
         return tuple(dict.fromkeys((*self.operator.sandbox.minimum, *config.sandbox.minimum)))
+
+    def require_walls(self, report: WallsReport, minimum: tuple[str, ...]) -> None:
+        """Before anything starts in a sandbox, whichever it is. Raises `DependencyDown`: `walls`."""
+        missing = report.missing(minimum)
+        if missing:
+            fact = ", ".join(missing)
+            raise DependencyDown("walls", "A wall of the configured minimum does not stand.", fact=fact)
 
     def policy(self, repo: Path, base: Sha) -> PolicySet:
         """Shipped, organisation's and repository's policies; the last from the base commit."""
