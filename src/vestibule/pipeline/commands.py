@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from vestibule.config.schema import DEFAULT_MINIMUM
 from vestibule.core.errors import DependencyDown
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.pipeline.services import Services
@@ -17,8 +18,17 @@ class SandboxedCommands:
     write to the workspace while the result is read.
     """
 
-    def __init__(self, services: Services, run: str, mounts: tuple[Mount, ...], limits: Limits) -> None:
+    def __init__(
+        self,
+        services: Services,
+        run: str,
+        mounts: tuple[Mount, ...],
+        limits: Limits,
+        minimum: tuple[str, ...] = DEFAULT_MINIMUM,
+    ) -> None:
+        """`minimum` names the walls without which no command starts."""
         self.services = services
+        self.minimum = minimum
         self.run_id = run
         self.mounts = mounts
         self.limits = limits
@@ -27,7 +37,7 @@ class SandboxedCommands:
         self._stopped = False
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> SandboxResult:
-        """Raises `DependencyDown("sandbox")` when no sandbox can be made."""
+        """Raises `DependencyDown`: `sandbox`, none can be made; `walls`, it lacks one of the minimum."""
         limits = self.limits.model_copy(update={"wall_seconds": min(timeout_seconds, self.limits.wall_seconds)})
         spec = SandboxSpec(
             run=self.run_id,
@@ -38,6 +48,7 @@ class SandboxedCommands:
         )
         sandbox = self.services.sandbox.create(spec)
         try:
+            self.services.require_walls(sandbox.report, self.minimum)
             with self._lock:
                 if self._stopped:
                     raise DependencyDown("sandbox", "The agent has ended; no command starts any more.")

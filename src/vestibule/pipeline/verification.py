@@ -36,7 +36,7 @@ def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding
         details = {"number": number, "argv": list(argv), "tree": record.tree}
         close = services.begin(record, VERIFY_ACTION, shlex.join(argv), details=details)
         try:
-            code, output = _run(services, record, argv, services.folder(record.id) / "verify")
+            code, output = _run(services, record, config, argv, services.folder(record.id) / "verify")
         except BaseException as error:
             close(False, error_details(error))
             raise
@@ -53,7 +53,9 @@ def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding
     return None
 
 
-def _run(services: Services, record: RunRecord, argv: tuple[str, ...], folder: Path) -> tuple[int, str]:
+def _run(
+    services: Services, record: RunRecord, config: RepoConfig, argv: tuple[str, ...], folder: Path
+) -> tuple[int, str]:
     from vestibule.sandbox.view import materialise, mounts_for, project
 
     _remove(folder)
@@ -76,6 +78,7 @@ def _run(services: Services, record: RunRecord, argv: tuple[str, ...], folder: P
     )
     sandbox = services.sandbox.create(spec)
     try:
+        services.require_walls(sandbox.report, services.minimum(config))
         sandbox.go()
         result = sandbox.wait()
     finally:
