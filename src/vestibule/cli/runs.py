@@ -9,6 +9,9 @@ import click
 if TYPE_CHECKING:
     from vestibule.core.runs import RunSummary
 
+_RIGHT = frozenset({"age", "files", "denied", "cost"})
+_GAP = 2
+
 
 @click.command(name="runs", short_help="List runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -38,15 +41,12 @@ def _show(found: list[RunSummary]) -> None:
     from vestibule.core.money import format_usd
 
     page = Page()
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
     names = ["run", "state", "age", "denied", "cost", "title"]
     if page.width >= 110:
         names[5:5] = ["files", "role", "agent"]
-    for name in names:
-        right = name in ("age", "files", "denied", "cost")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    for item in found:
-        cells = {
+    rows = [
+        {
             "run": Text(item.run),
             "state": Text(item.state.value.replace("_", " "), style=state_style(item.state.value)),
             "age": Text(_age(item.updated), style="dim"),
@@ -57,7 +57,15 @@ def _show(found: list[RunSummary]) -> None:
             "agent": styled(item.agent.name if item.agent else "", limit=24),
             "title": styled(item.title, limit=100),
         }
-        table.add_row(*(cells[name] for name in names))
+        for item in found
+    ]
+    others = [max(len(name), *(row[name].cell_len for row in rows)) for name in names[:-1]]
+    left = max(page.width - sum(others) - _GAP * len(others), len("title"))
+    for name in names:
+        table.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=True)
+    for row in rows:
+        row["title"].truncate(left, overflow="ellipsis")
+        table.add_row(*(row[name] for name in names))
     page.table(table)
     if any(item.scripted_model and item.cost_nano_usd for item in found):
         page.line(Text("* what a real model would have cost: the answers came from a script", "dim"))

@@ -13,7 +13,7 @@ from vestibule.core import clock
 from vestibule.core.errors import Refused, UsageError
 from vestibule.core.model import State
 from vestibule.core.runs import binding_digest
-from vestibule.pipeline.drive import Driver, exit_code, message_of
+from vestibule.pipeline.drive import Driver, _due, exit_code, message_of
 from vestibule.pipeline.lease import Lease
 
 CODES = {
@@ -165,3 +165,18 @@ def test_only_runs_that_somebody_holds_count_as_alive(world: World, tmp_path: Pa
     with Lease(folder, other):
         assert world.driver._live(world.run) == {other}
         assert world.driver._live(other) == frozenset()
+
+
+def test_what_is_due_in_each_state(world: World) -> None:
+    """A run that waits for a person, or has ended, is driven nowhere by itself."""
+    work = {State.RECEIVED, State.SPECIFIED, State.WORKING, State.CHECKING, State.CHANGES_REQUESTED}
+    conclude = {State.APPROVED, State.VERIFYING, State.MERGING}
+    for state in State:
+        due = _due(world.record.model_copy(update={"state": state, "round": 3}))
+        if state in work:
+            assert due == ("work", "work-3")
+        elif state in conclude:
+            assert due is not None
+            assert due[0] == "conclude"
+        else:
+            assert due is None, state
