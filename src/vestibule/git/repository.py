@@ -457,7 +457,7 @@ def _size(sha: Sha, text: str) -> int:
             "git",
             "An object of the repository is missing, and nothing is fetched for it.",
             fact=sha,
-            person="Fetch everything in a partial clone (`git fetch --refetch --filter=blob:limit=1g`), else run `git fsck`.",
+            person="Fetch what a partial clone lacks (`git fetch --refetch --filter=blob:limit=1g`), or run git fsck.",
         )
     return int(text)
 

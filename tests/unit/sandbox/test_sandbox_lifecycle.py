@@ -461,3 +461,29 @@ def test_who_waits_for_a_sandbox_that_filled_the_disk_is_refused(
     with pytest.raises(DependencyDown) as caught:
         inside("true")
     assert caught.value.name == "disk"
+
+
+def test_an_end_handed_to_another_sandbox_keeps_no_dead_one_waiting(backend: LocalSandbox, workspace: Path) -> None:
+    """A socket in the shared workspace carries descriptors from one sandbox of a run to the next."""
+    receiver = (
+        "import array, socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/workspace/s'); s.listen(1)\n"
+        "got = s.accept()[0].recvmsg(1, 100)[1]; time.sleep(600)"
+    )
+    sender = (
+        "import array, os, socket, time; s = socket.socket(socket.AF_UNIX)\n"
+        "while not os.path.exists('/workspace/s'): time.sleep(0.01)\n"
+        "s.connect('/workspace/s'); print('said', flush=True)\n"
+        "s.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [1, 2]))])"
+    )
+    holder = backend.create(specification(python(receiver), workspace))
+    try:
+        holder.go()
+        other = backend.create(specification(python(sender), workspace))
+        other.go()
+        ended: list[bytes] = []
+        waiter = threading.Thread(target=lambda: ended.append(other.wait().stdout), daemon=True)
+        waiter.start()
+        waiter.join(20)
+        assert ended == [b"said\n"]
+    finally:
+        holder.kill()

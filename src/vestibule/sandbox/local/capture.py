@@ -2,17 +2,23 @@
 
 A program can open `/proc/self/fd/0` again with other rights than the descriptor has. Only terminals, pipes and
 /dev/null therefore go in as they are; files, sockets and devices are copied through a pipe.
+
+A program can also hand its end of a pipe to a process of another sandbox on the same workspace. The end of a sandbox
+is therefore when its processes are dead, never when its pipes are closed.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import stat
 import threading
 
 from vestibule.sandbox.local import wire
 
 _CHUNK = 1 << 16
+_PIPE = 1 << 20
+"""The most that a pipe of a program without privileges holds (pipe(7), `pipe-max-size`)."""
 
 
 class Capture:
@@ -24,6 +30,7 @@ class Capture:
         self._size = 0
         self.truncated = False
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
+        self._dead = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._collect, daemon=True, name="sandbox-output")
 
     def start(self) -> None:
@@ -32,18 +39,32 @@ class Capture:
         self._thread.start()
 
     def finish(self) -> bytes:
-        """What was written. Call when every writer is dead."""
+        """What was written. Call once, when every process of the sandbox is dead."""
+        os.eventfd_write(self._dead, 1)
         self._thread.join()
+        os.close(self._dead)
         return b"".join(self._chunks)
 
     def discard(self) -> None:
         """The sandbox never started."""
-        os.close(self.read_fd)
-        os.close(self.write_fd)
+        for fd in (self.read_fd, self.write_fd, self._dead):
+            os.close(fd)
 
     def _collect(self) -> None:
+        poller = select.poll()
+        poller.register(self.read_fd, select.POLLIN)
+        poller.register(self._dead, select.POLLIN)
+        left = _PIPE
         try:
-            while chunk := os.read(self.read_fd, _CHUNK):
+            while left > 0:
+                ready = {fd for fd, _ in poller.poll()}
+                if self.read_fd not in ready:
+                    return  # all are dead, and all that they wrote is here
+                chunk = os.read(self.read_fd, _CHUNK)
+                if not chunk:
+                    return
+                if self._dead in ready:
+                    left -= len(chunk)
                 room = self._limit - self._size
                 if len(chunk) > room:
                     self.truncated = True
