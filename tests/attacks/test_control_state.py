@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.attacks.control_world import World
+from vestibule.core.errors import DependencyDown
+
 _SERVE = """
 import sys
 from pathlib import Path
@@ -85,3 +88,36 @@ def test_inputs_that_name_no_segment_are_refused_and_not_waited_for(tmp_path: Pa
         connection.execute("UPDATE workflow_status SET status = 'PENDING'")
         connection.execute("UPDATE workflow_input SET inputs = '[]'")
     assert "never writes" in _engine(tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "rule"),
+    [
+        ("OSError(28, 'No space left on device', '/home/runs/x')", "dependency.machine"),
+        ("PermissionError(13, 'Permission denied')", "dependency.machine"),
+        ("__import__('vestibule.git').git.GitError(['x'], 128, 'fatal: No space left on device')", "dependency.git"),
+    ],
+)
+def test_a_full_disk_at_any_step_is_a_refusal_and_no_bug_of_ours(tmp_path: Path, raised: str, rule: str) -> None:
+    script = _SERVE.replace('steps.run("two", lambda: 2)', f'steps.run("two", lambda: (_ for _ in ()).throw({raised}))')
+    script = script.replace('print(engine.perform("work", "work-1"))', _PRINT_RULE)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == f"{rule}\n", done.stderr
+
+
+_PRINT_RULE = """
+from vestibule.core.errors import Refused
+try:
+    engine.perform("work", "work-1")
+except Refused as error:
+    print(error.refusal.rule)
+"""
+
+
+def test_a_row_under_another_runs_name_is_damage(world: World) -> None:
+    with sqlite3.connect(world.home / "vestibule.db") as connection:
+        connection.execute("UPDATE runs SET document = replace(document, ?, 'r000000009other')", (world.run,))
+    with pytest.raises(DependencyDown, match="cannot be read"):
+        _ = world.record

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vestibule.core.errors import DependencyDown, VestibuleError, decode_error, encode_error
+from vestibule.core.text.sanitize import one_line
+from vestibule.git import GitError
 
 if TYPE_CHECKING:
     from sqlalchemy import ExceptionContext
@@ -203,6 +205,24 @@ def _sealed(call: Step) -> Json:
         return {"ok": json.loads(json.dumps(call()))}
     except VestibuleError as error:
         return {"error": encode_error(error)}
+    except (OSError, GitError) as error:
+        return {"error": encode_error(_machine_down(error))}
+
+
+def _machine_down(error: OSError | GitError) -> DependencyDown:
+    """A full disk, a folder that is gone, too many open files: the machine's, not a bug of ours."""
+    if isinstance(error, GitError):
+        words = one_line(error.stderr.strip(), 300)
+        return DependencyDown(
+            "git", "git could not do what the run needs.", fact=words, person="Look at git's message; a full disk?"
+        )
+    fact = ": ".join(str(part) for part in (error.strerror or type(error).__name__, error.filename) if part)
+    return DependencyDown(
+        "machine",
+        "The machine refused something that the run needs.",
+        fact=one_line(fact, 300),
+        person="Make room or repair what is named here, then run the ticket again.",
+    )
 
 
 def _open(sealed: Json) -> Json:

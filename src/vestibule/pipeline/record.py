@@ -177,6 +177,9 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 def _parse(run: str, document: str) -> RunRecord:
     try:
-        return RunRecord.model_validate_json(document)
+        record = RunRecord.model_validate_json(document)
+        if record.id != run:
+            raise ValueError(f"it holds the run {record.id}")
+        return record
     except ValueError as error:
         raise DependencyDown("database", f"The row of run {run} cannot be read.", fact=str(error)[:300]) from error
