@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from changes_repos import commit, git, new_repo
 
+from vestibule.boundary.changes import export
 from vestibule.boundary.changes.apply import Applied, apply_export
 from vestibule.boundary.changes.export import Bounds, blob_sha, export_workspace
 from vestibule.core.errors import DependencyDown, Refused
@@ -140,6 +141,27 @@ def test_a_name_swapped_for_a_link_during_the_walk_reads_nothing_outside(tmp_pat
         stop.set()
         thread.join()
     assert turns[0] > 0
+
+
+@pytest.mark.parametrize("swapped", ["d", "d/file"])
+def test_a_name_swapped_between_the_look_and_the_opening_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    outside = lay_out(tmp_path / "outside", {"file": b"OUTSIDE"})
+    work = lay_out(tmp_path / "w", {"d/file": b"inside"})
+    target = outside / swapped.removeprefix("d").removeprefix("/")
+    real = export.open_beneath
+
+    def swap_first(folder: int, name: bytes, flags: int) -> int:
+        if name == os.fsencode(Path(swapped).name):
+            (work / swapped).rename(tmp_path / "away")
+            (work / swapped).symlink_to(target)
+        return real(folder, name, flags)
+
+    monkeypatch.setattr(export, "open_beneath", swap_first)
+    found = export_workspace(work, view_of({}))
+    assert found.files == ()
+    assert [path for path, _ in found.dropped] == [swapped]
 
 
 def test_bounds_refuse_and_never_cut(tmp_path: Path) -> None:
