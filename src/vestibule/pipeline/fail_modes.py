@@ -23,6 +23,7 @@ _GATES = "tests/unit/review/test_review_gates.py::"
 _SIGNING = "tests/unit/review/test_review_signing.py::"
 _FORGE = "tests/unit/forges/test_forge_"
 _CHANGES = "tests/unit/boundary/changes/test_changes_"
+_CONTROL = "tests/attacks/test_control_"
 _PIPELINE = "tests/unit/pipeline/test_"
 
 # ruff: noqa: E501 - one row, one line
@@ -37,6 +38,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy", "evaluation without error", "policy.error", _POLICY + "test_an_engine_that_reports_an_error_is_a_deny"),
     ("policy", "evaluation that ends", "policy.error", _POLICY + "test_a_policy_that_does_not_end_is_a_deny_until_its_threads_end"),
     ("policy", "an answer of the agreed shape", "policy.error", _POLICY + "test_an_answer_of_another_shape_is_a_deny"),
+    ("policy", "every file of the organisation's folder", "dependency.policy", _CONTROL + "folders.py::test_an_organisation_policy_that_is_a_dangling_link_is_not_left_out"),
     ("policy", "every layer", "policy.error", _POLICY + "test_one_layer_that_fails_denies_although_the_others_allow"),
     ("policy", "the shipped bundle", "dependency.policy", _POLICY + "test_a_missing_shipped_bundle_refuses_to_start"),
     ("policy", "a child process to try policies in", "dependency.policy", _LINT + "test_no_child_is_a_broken_dependency"),
@@ -88,6 +90,8 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("review", "decision rows as they were signed", "exit 6", _GATES + "test_a_changed_decision_row_is_found"),
     ("review", "decision rows in their places", "dependency.database", _GATES + "test_a_decision_row_moved_to_another_gate_or_person_is_found"),
     ("review", "somebody who decides in time", "review.expired", _PIPELINE + "pipeline_drive.py::test_time_that_ran_out_ends_the_run_and_never_approves"),
+    ("merge", "log and database that agree on the approval", "merge.evidence", _CONTROL + "merge.py::test_a_backup_put_back_does_not_forget_a_rejection"),
+    ("merge", "a log that was not rolled back", "dependency.audit", _CONTROL + "merge.py::test_a_log_that_was_rolled_back_merges_nothing"),
     ("merge", "git", "dependency.git", _FORGE + "clean_tree.py::test_a_git_that_fails_is_a_dependency_that_is_down"),
     ("merge", "a branch that can be written", "dependency.forge", _FORGE + "merge.py::test_a_proposal_that_cannot_be_written_is_refused_as_a_dependency"),
     ("merge", "room on the disk", "merge.write", _FORGE + "clean_tree.py::test_a_full_disk_at_any_file_brings_everything_back"),
@@ -97,6 +101,9 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("run", "state database, whole", "dependency.database", _E2E + "test_damaged_database_refuses"),
     ("run", "its row", "dependency.database", _PIPELINE + "pipeline_record.py::test_a_damaged_row_is_refused_everywhere_and_never_skipped"),
     ("run", "engine file, whole", "dependency.engine", _PIPELINE + "pipeline_engine.py::test_a_damaged_or_unwritable_engine_file_is_refused"),
+    ("run", "engine file that holds data only", "dependency.engine", _CONTROL + "state.py::test_a_pickle_in_the_engines_file_is_never_loaded"),
+    ("run", "disk and files of the machine", "dependency.machine", _CONTROL + "state.py::test_a_full_disk_at_any_step_is_a_refusal_and_no_bug_of_ours"),
+    ("run", "state folder of its user alone", "dependency.state", _CONTROL + "folders.py::test_a_state_folder_that_others_can_write_is_refused"),
     ("run", "engine file, unlocked", "dependency.engine", _PIPELINE + "pipeline_engine.py::test_a_locked_engine_file_is_refused_and_never_waited_for_without_end"),
     ("run", "one process at a time", "exit 2", _PIPELINE + "pipeline_drive.py::test_a_run_is_not_driven_while_another_process_holds_it"),
     ("run", "a process that lives", "exit 5", _KILL + "test_a_second_death_at_work_ends_the_run"),
