@@ -14,6 +14,7 @@ from vestibule.boundary.changes.gateway import Changes
 from vestibule.boundary.context import canary as context_canary
 from vestibule.boundary.models import canary as models_canary
 from vestibule.config.load import load_repo_config
+from vestibule.config.schema import DEFAULT_MINIMUM
 from vestibule.core.errors import AgentFailed, DependencyDown
 from vestibule.core.model import Wall, WallsReport
 from vestibule.core.ports import Limits, SandboxResult
@@ -24,7 +25,7 @@ from vestibule.pipeline.reader import Reader
 from vestibule.pipeline.results import apply_result, export_path, result_repository, save_export, start_commit
 from vestibule.pipeline.verification import verify
 
-WALLS = WallsReport(tier="user", walls={"mounts": Wall(state="up", proved_by="a test")})
+WALLS = WallsReport(tier="user", walls={name: Wall(state="up", proved_by="a test") for name in DEFAULT_MINIMUM})
 
 
 class Played:
@@ -33,13 +34,14 @@ class Played:
     def __init__(self, backend: PlayedBackend, spec: Any) -> None:
         self.backend = backend
         self.spec = spec
-        self.report = WALLS
+        self.report = backend.walls
         self.ended = threading.Event()
         self.killed = 0
         self.egress: dict[str, str] = {"192.0.2.1:443": "ENETUNREACH"}
 
     def go(self) -> None:
         self.backend.started.append(self.spec.argv)
+        self.backend.any_started.set()
         self.backend.seen.append(sorted(str(p.relative_to(w)) for w in self._places() for p in w.rglob("*.py")))
 
     def _places(self) -> list[Path]:
@@ -68,6 +70,8 @@ class PlayedBackend:
         self.codes = list(codes)
         self.hold = hold
         self.down = down
+        self.walls = WALLS
+        self.any_started = threading.Event()
         self.started: list[tuple[str, ...]] = []
         self.seen: list[list[str]] = []
         self.made: list[Played] = []
@@ -164,8 +168,7 @@ def test_stopping_ends_what_runs_and_refuses_what_comes_later(world: World) -> N
     found: list[SandboxResult] = []
     thread = threading.Thread(target=lambda: found.append(runner.run(["sleep", "60"], timeout_seconds=60)))
     thread.start()
-    while not backend.started:
-        threading.Event().wait(0.005)
+    assert backend.any_started.wait(10)
     runner.stop()
     thread.join(10)
     assert found[0].reason == "killed"
@@ -181,6 +184,26 @@ def test_a_command_without_a_sandbox_is_refused(world: World) -> None:
     with pytest.raises(DependencyDown) as caught:
         commands(world).run(["true"], timeout_seconds=1)
     assert caught.value.name == "sandbox"
+
+
+def without(wall: str) -> WallsReport:
+    return WALLS.model_copy(update={"walls": {**WALLS.walls, wall: Wall(state="down", proved_by="a test")}})
+
+
+@pytest.mark.parametrize("wall", DEFAULT_MINIMUM)
+def test_neither_a_command_nor_a_verify_command_starts_without_a_wall_of_the_minimum(world: World, wall: str) -> None:
+    backend = play(world, PlayedBackend())
+    backend.walls = without(wall)
+    for act in (
+        lambda: commands(world).run(["true"], timeout_seconds=1),
+        lambda: verify(world.services, world.record, configured()),
+    ):
+        with pytest.raises(DependencyDown) as caught:
+            act()
+        assert caught.value.name == "walls"
+        assert wall in caught.value.refusal.fact
+    assert backend.started == []
+    assert all(made.killed for made in backend.made)
 
 
 # --- verify commands --------------------------------------------------------------------------------------

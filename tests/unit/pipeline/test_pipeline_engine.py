@@ -27,6 +27,7 @@ class Table:
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.error: VestibuleError | None = None
+        self.waiting = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
 
@@ -49,6 +50,7 @@ class Table:
     def waits(self, steps: Steps, run: str) -> Any:
         def step() -> str:
             self.count("waits")
+            self.waiting.set()
             self.gate.wait(20)
             return "waited"
 
@@ -151,8 +153,7 @@ def test_a_later_engine_in_one_process_takes_over_and_the_former_is_refused(tmp_
     table.gate.clear()
     working = threading.Thread(target=lambda: later.perform("waits", "w"))
     working.start()
-    while table.ran[-1:] != ["waits"]:
-        threading.Event().wait(0.01)
+    assert table.waiting.wait(20)
     try:
         with pytest.raises(DependencyDown) as caught:
             Engine(folders[0], "r1", Table().table())

@@ -59,10 +59,10 @@ def checks(world: World) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("verifying")
-@pytest.mark.parametrize("state", list(State))
-def test_no_state_of_a_run_makes_a_check_passed(world: World, state: State) -> None:
-    world.services.runs.set(world.run, state=state, note="Merged, honestly.")
-    assert checks(world) == {"pytest -q": "not run", "pytest": "not run"}
+def test_no_state_of_a_run_makes_a_check_passed(world: World) -> None:
+    for state in State:
+        world.services.runs.set(world.run, state=state, note="Merged, honestly.")
+        assert checks(world) == {"pytest -q": "not run", "pytest": "not run"}, state
 
 
 @pytest.mark.usefixtures("verifying")
