@@ -77,6 +77,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("sandbox", "bubblewrap", "dependency.sandbox", _E2E + "test_missing_bubblewrap_refuses"),
     ("sandbox", "user namespaces", "dependency.sandbox", "tests/unit/sandbox/test_sandbox_without_root.py::test_without_user_namespaces_everything_is_refused"),
     ("sandbox", "walls that stand", "dependency.<wall>", _WALLS + "test_no_program_starts_when_a_needed_wall_is_down"),
+    ("sandbox", "walls of commands and verify commands", "dependency.walls", _PIPELINE + "pipeline_effects.py::test_neither_a_command_nor_a_verify_command_starts_without_a_wall_of_the_minimum"),
     ("sandbox", "a seccomp filter for this machine", "dependency.sandbox", _WALLS + "test_an_architecture_without_a_filter_refuses"),
     ("sandbox", "launch server", "dependency.sandbox", _WALLS + "test_a_server_that_cannot_start_refuses"),
     ("sandbox", "records of what is to be ended", "dependency.sandbox", _LIFE + "test_reap_refuses_a_record_it_cannot_read"),

@@ -52,11 +52,9 @@ def test_every_dependency_that_the_code_can_report_has_a_row() -> None:
     for path in (ROOT / "src" / "vestibule").rglob("*.py"):
         reported |= set(NAMED.findall(path.read_text("utf-8")))
     told = {row.reason.removeprefix("dependency.") for row in FAIL_MODES}
-    walls = {"walls"}
-    """At admission a missing wall is `task.walls`; in `sandbox exec` it bears the wall's name."""
     processes = {"process"}
     """`cancel` that cannot stop a process: nothing is let through."""
-    assert reported - told - walls - processes == set()
+    assert reported - told - processes == set()
 
 
 def test_search_without_its_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
