@@ -112,5 +112,5 @@ def test_a_review_key_that_is_gone_is_not_made_anew(world: World) -> None:
     (world.home / "keys" / KEY_NAME).unlink()
     with pytest.raises(DependencyDown) as found:
         _ = world.reopened().services.gates
-    assert found.value.refusal.rule == "dependency.review-key"
+    assert found.value.refusal.rule == "dependency.review_key"
     assert not (world.home / "keys" / KEY_NAME).exists()

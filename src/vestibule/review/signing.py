@@ -4,7 +4,7 @@ Rules it keeps:
 1. The signed bytes are a context line and the canonical JSON of the whole decision: nothing of it can change,
    and no other signature of this installation means a decision.
 2. The review key is its own, apart from the audit log's, and lies in a file that only its owner can read.
-3. A key that is missing, readable by others, or damaged is `DependencyDown("review-key")`; none is made in its place
+3. A key that is missing, readable by others, or damaged is `DependencyDown("review_key")`; none is made in its place
    unless the caller asks for the first one.
 
 A signature says that this installation recorded the decision for the identity in it. It does not say more: a program
@@ -71,7 +71,7 @@ class ReviewKey:
         """The key in `home`/keys/review.key; with `create` the first use makes it.
 
         Raises:
-            DependencyDown: `review-key`, when it is missing, open to others, or no key.
+            DependencyDown: `review_key`, when it is missing, open to others, or no key.
         """
         path = home / "keys" / KEY_NAME
         if create and not path.exists():
@@ -145,7 +145,7 @@ def _make(path: Path) -> None:
 
 def _down(reason: str, fact: str) -> DependencyDown:
     return DependencyDown(
-        "review-key",
+        "review_key",
         reason,
         fact=fact,
         person="Put the key back from a backup with mode 0600; a new one would leave older decisions unverifiable.",

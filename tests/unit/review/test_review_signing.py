@@ -92,7 +92,7 @@ def test_the_key_is_made_once_and_private(tmp_path: Path) -> None:
 def test_a_missing_key_is_refused_unless_it_is_the_first(tmp_path: Path) -> None:
     with pytest.raises(DependencyDown) as down:
         ReviewKey.load(tmp_path)
-    assert down.value.name == "review-key"
+    assert down.value.name == "review_key"
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 31, b"x" * 33])
