@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ import pytest
 from tests.e2e.conftest import Done, House
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG = f"sleep {1_000_000 + os.getpid()}"
+"""A command line that no other process of this machine has."""
+
 AGENT = ("--agent", "command", "--", "sh", "-c", "echo 'print(1)' >> src/app.py")
 
 
@@ -83,10 +87,10 @@ def test_killed_between_approval_and_merge(house: House, point: str, when: str) 
 
 
 def test_killed_while_the_agent_works_reaps_the_sandbox_and_starts_a_fresh_view(house: House) -> None:
-    argv = (*start(house)[:-1], "echo 'print(1)' >> src/app.py; touch /tmp/here; sleep 600 & sleep 1")
+    argv = (*start(house)[:-1], f"echo 'print(1)' >> src/app.py; {LONG} & sleep 1")
     killed = crash(house, "Attempt._run_agent", "after", *argv)
     assert killed.code == -9, killed.err
-    _gone("sleep 600")
+    _gone(LONG)
     run = only_run(house)
     done = house.vestibule("resume", run, "--json")
     assert done.code == 3, done.err
@@ -125,7 +129,7 @@ def test_spend_survives_the_kill(house: House) -> None:
 
 def test_two_processes_never_work_on_one_run(house: House) -> None:
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("vestibule")), *start(house)[:-1], "sleep 20"],
+        [str(Path(sys.executable).with_name("vestibule")), *start(house)[:-1], LONG],
         env=house.env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -147,7 +151,7 @@ def test_two_processes_never_work_on_one_run(house: House) -> None:
     finally:
         process.kill()
         process.wait()
-    _gone("sleep 20")
+    _gone(LONG)
 
 
 def _lease(house: House, run: str) -> str:
