@@ -48,8 +48,11 @@ class Stage:
         page.goto(f"{self.url}/login?token={self.sessions.issue_login()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for a file, not for the session: while Playwright lives, an event loop runs in this thread, and the tests of
+    other files could not start theirs.
+    """
     program = find_chromium()
     if program is None:
         message = "Chromium is not installed (apt-get install chromium)"
