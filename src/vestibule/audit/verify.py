@@ -27,7 +27,7 @@ from vestibule.audit.report import RESTORE, Findings, Verification, detects, doe
 from vestibule.audit.trailers import TrailerHead, read_trailers
 from vestibule.audit.trust import Trust, TrustError
 from vestibule.core.errors import DependencyDown, UsageError
-from vestibule.git.repository import GitError
+from vestibule.git import GitError
 
 SEAL_GRACE_MS: Final = 10_000
 

@@ -33,7 +33,7 @@ from vestibule.core.ids import Sha
 from vestibule.core.text.sanitize import one_line
 from vestibule.forges.files import Change, Entry, Files, plain_path
 from vestibule.forges.scratch import Scratch
-from vestibule.git.repository import Git, GitError
+from vestibule.git import Git, GitError
 
 JOURNAL = "vestibule-merge.json"
 LOCK = "vestibule-merge.lock"

@@ -30,7 +30,8 @@ from vestibule.core.text.sanitize import one_line
 from vestibule.forges import rules
 from vestibule.forges.checkout import Checkout, Journal, NotClean
 from vestibule.forges.pre_receive import NO_WALL_AGAINST, hook_state
-from vestibule.git.repository import Git, GitError, valid_branch_ref
+from vestibule.git import Git, GitError
+from vestibule.git.repository import valid_branch_ref
 
 
 class GitForge:

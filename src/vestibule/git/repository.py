@@ -1,21 +1,18 @@
 """Git as a tool that obeys us and nobody else.
 
 Rules it keeps:
-1. Hooks, filters, fsmonitor, external diff, textconv, submodules, credential helpers, pagers, editors
-   and every protocol are off, lazy fetching with them; system and user configuration is not read; a repository's
-   own configuration cannot turn them on (command line wins; `safe.bareRepository=explicit`; programs under names of
-   its own choosing, such as filters, are listed and overruled first: `drivers`).
+1. Every git process runs as `process` says: nothing that a repository names is started, nothing is fetched. Programs
+   under names of a repository's own choosing, such as filters, are listed and overruled first (`drivers`).
 2. Arguments are lists; user data never begins an argument (`--end-of-options`, `--`, or stdin).
 3. Output is bytes, NUL-separated where git offers it, and bounded.
 4. It never runs in a tree an agent owns.
 
-Sources: git-config(1), CVE-2022-24765, CVE-2022-24975, CVE-2024-32002, CVE-2025-48384.
+Source: CVE-2022-24975; the others stand in `process`.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -27,65 +24,9 @@ from vestibule.core.base import Noun
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.core.ids import SHA, Sha
 from vestibule.git import drivers
+from vestibule.git.process import GitError, argv_of, config_env, env_of, execute
 
-MAX_OUTPUT = 512 << 20
 MAX_BLOB = 64 << 20
-
-_OFF: tuple[str, ...] = (
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.untrackedCache=false",
-    "core.attributesFile=/dev/null",
-    "core.excludesFile=/dev/null",
-    "core.pager=cat",
-    "core.editor=false",
-    "core.sshCommand=false",
-    "core.askPass=false",
-    "core.autocrlf=false",
-    "core.eol=lf",
-    "core.safecrlf=false",
-    "core.symlinks=true",
-    "core.protectNTFS=true",
-    "core.protectHFS=true",
-    "core.quotePath=false",
-    "core.precomposeUnicode=false",
-    "core.alternateRefsCommand=false",
-    "credential.helper=",
-    "diff.external=",
-    "diff.renames=true",
-    "diff.noprefix=false",
-    "diff.mnemonicPrefix=false",
-    "diff.submodule=short",
-    "diff.ignoreSubmodules=none",
-    "submodule.recurse=false",
-    "fetch.recurseSubmodules=false",
-    "fetch.fsckObjects=true",
-    "receive.fsckObjects=true",
-    "protocol.allow=never",
-    "protocol.file.allow=always",
-    "safe.bareRepository=explicit",
-    "gc.auto=0",
-    "maintenance.auto=false",
-    "commit.gpgSign=false",
-    "tag.gpgSign=false",
-    "log.showSignature=false",
-    "gpg.program=false",
-    "interactive.diffFilter=",
-    "uploadpack.packObjectsHook=",
-    "advice.detachedHead=false",
-    "init.defaultBranch=main",
-    "init.templateDir=",
-)
-
-
-class GitError(Exception):
-    """git said no. `stderr` is its message, for logs; callers turn it into an error for people."""
-
-    def __init__(self, argv: Sequence[str], code: int, stderr: str) -> None:
-        self.argv = list(argv)
-        self.code = code
-        self.stderr = stderr
-        super().__init__(f"git {argv[0] if argv else ''} failed ({code}): {stderr.strip()[:500]}")
 
 
 class TreeEntry(Noun):
@@ -101,29 +42,6 @@ class TreeEntry(Noun):
     def path(self) -> str:
         """The path as text; bytes that are no UTF-8 come as surrogates (and the path normaliser refuses them)."""
         return self.path_bytes.decode("utf-8", "surrogateescape")
-
-
-_NULL_ENV = {
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_SYSTEM": "/dev/null",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_LITERAL_PATHSPECS": "1",
-    "GIT_ASKPASS": "/bin/false",
-    "GIT_EDITOR": "/bin/false",
-    "GIT_PAGER": "cat",
-    # No command here talks to another repository; one that reads a missing object of a partial clone would fetch it,
-    # by a program that the repository's configuration names. Every protocol is off, and newer versions do not try.
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_NO_LAZY_FETCH": "1",
-    "LC_ALL": "C.UTF-8",
-    "HOME": "/nonexistent",
-    "XDG_CONFIG_HOME": "/nonexistent",
-    "PATH": "/usr/bin:/bin:/usr/local/bin",
-}
 
 
 class Git:
@@ -170,7 +88,7 @@ class Git:
     def init(cls, path: Path, *, bare: bool = False) -> Git:
         """A new repository without templates or hooks."""
         path.mkdir(parents=True, exist_ok=True)
-        _execute(["init", "--quiet", "--initial-branch=main", *(["--bare"] if bare else []), str(path)], cwd=path)
+        execute(["init", "--quiet", "--initial-branch=main", *(["--bare"] if bare else []), str(path)], cwd=path)
         return cls(path if bare else path / ".git", None if bare else path)
 
     @property
@@ -199,7 +117,7 @@ class Git:
             DependencyDown: git is missing, or ran out of time or bounds.
         """
         prefix = self._prefix()
-        return _execute(
+        return execute(
             drivers.without_drivers(argv),
             cwd=self.root,
             prefix=prefix,
@@ -222,13 +140,13 @@ class Git:
         if self._programs_off is None:
             listing = b""
             if drivers.may_name_programs(self.git_dir):
-                listing = _execute(drivers.LISTING, cwd=self.root, prefix=self._prefix(), ok_codes=(0, 1))
+                listing = execute(drivers.LISTING, cwd=self.root, prefix=self._prefix(), ok_codes=(0, 1))
             self._programs_off = drivers.overrules(listing)
         return self._programs_off
 
     def _quiet_env(self) -> dict[str, str]:
         """The environment of a process that is read while it runs."""
-        return _env(None) | _config_env([("safe.directory", "*"), *self._overrules()])
+        return env_of(None) | config_env([("safe.directory", "*"), *self._overrules()])
 
     def run_bounded(self, argv: Sequence[str], count: int, *, timeout: float = 60) -> bytes:
         """The first `count` bytes of what one git command prints; the rest is neither read nor kept.
@@ -238,7 +156,7 @@ class Git:
             DependencyDown: git is missing, or ran out of time.
         """
         process = subprocess.Popen(
-            _argv(drivers.without_drivers(argv), [f"--git-dir={self.git_dir}"]),
+            argv_of(drivers.without_drivers(argv), [f"--git-dir={self.git_dir}"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -345,7 +263,7 @@ class Git:
         wanted = list(shas)
         if not wanted:
             return
-        argv = _argv(["cat-file", "--batch"], [f"--git-dir={self.git_dir}"])
+        argv = argv_of(["cat-file", "--batch"], [f"--git-dir={self.git_dir}"])
         process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -389,7 +307,7 @@ class Git:
     def blob_head(self, sha: Sha, count: int) -> bytes:
         """The first `count` bytes of a blob, without reading the rest."""
         process = subprocess.Popen(
-            _argv(["cat-file", "blob", sha], [f"--git-dir={self.git_dir}"]),
+            argv_of(["cat-file", "blob", sha], [f"--git-dir={self.git_dir}"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -460,63 +378,6 @@ def _size(sha: Sha, text: str) -> int:
             person="Fetch what a partial clone lacks (`git fetch --refetch --filter=blob:limit=1g`), or run git fsck.",
         )
     return int(text)
-
-
-def _argv(argv: Sequence[str], prefix: Sequence[str], config: Sequence[str] = ()) -> list[str]:
-    git = shutil.which("git", path=_NULL_ENV["PATH"])
-    if git is None:
-        raise DependencyDown("git", "git is not installed.", person="Install git (`apt-get install git`).")
-    settings: list[str] = []
-    for item in (*_OFF, *config):
-        settings += ["-c", item]
-    return [git, *prefix, *settings, *argv]
-
-
-def _env(extra: Mapping[str, str] | None) -> dict[str, str]:
-    return {**_NULL_ENV, **(extra or {})}
-
-
-def _config_env(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
-    found = {"GIT_CONFIG_COUNT": str(len(settings))}
-    for index, (key, value) in enumerate(settings):
-        found |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
-    return found
-
-
-def _execute(
-    argv: Sequence[str],
-    *,
-    cwd: Path,
-    prefix: Sequence[str] = (),
-    stdin: bytes | None = None,
-    env: Mapping[str, str] | None = None,
-    config: Sequence[str] = (),
-    ok_codes: Sequence[int] = (0,),
-    timeout: float = 300,
-    overrules: Sequence[tuple[str, str]] = (),
-) -> bytes:
-    # safe.directory is honoured only from the environment or command scope; the caller named this repository.
-    full_env = _env(env) | _config_env([("safe.directory", "*"), *overrules])
-    try:
-        done = subprocess.run(
-            _argv(argv, prefix, config),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=full_env,
-            cwd=cwd,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DependencyDown("git", f"git {argv[0]} took longer than {timeout:.0f} s.") from None
-    except OSError as error:
-        raise DependencyDown("git", f"git could not be started: {error.strerror}.") from None
-    if done.returncode not in ok_codes:
-        raise GitError(argv, done.returncode, done.stderr.decode("utf-8", "replace"))
-    if len(done.stdout) > MAX_OUTPUT:
-        raise DependencyDown("git", f"git {argv[0]} printed more than {MAX_OUTPUT >> 20} MiB.")
-    return done.stdout
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from vestibule.core.ports import Mount
 from vestibule.core.text.globs import first_match, is_whole_folder, literal_prefix
 from vestibule.core.text.paths import PathRefused, normalise_path
 from vestibule.core.view import View, ViewFile
-from vestibule.git.repository import Git, TreeEntry
+from vestibule.git import Git, TreeEntry
 
 WORKSPACE = "/workspace"
 _NAME, _EMAIL, _TIME = "Vestibule", "view@vestibule.invalid", "946684800 +0000"

@@ -12,7 +12,7 @@ from forge_repos import RUN, Change, commit_files, git, make_change, snapshot
 
 from vestibule.core.errors import DependencyDown
 from vestibule.forges import checkout
-from vestibule.git.repository import Git, GitError
+from vestibule.git import Git, GitError
 
 
 def staged(place: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.git import Git, GitError
-from vestibule.git import repository as module
+from vestibule.git import process as module
 from vestibule.git.repository import valid_branch_ref
 
 PLAIN = {
