@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -90,6 +91,25 @@ def test_a_bare_repository_merges_without_a_work_tree(house: House) -> None:
     done = house.vestibule("review", done.json["run"], "--approve", "--reason", "Fine.", "--json")
     assert done.code == 0, done.err
     assert house.git("log", "-1", "--format=%P", "main", repo=bare).count(" ") == 1
+
+
+def test_a_bare_repository_gets_a_rule_that_keeps_pushes_off_and_says_so(house: House) -> None:
+    bare = house.folder / "bare.git"
+    house.git("clone", "-q", "--bare", str(house.repo), str(bare))
+    argv = ("run", house.ticket(), "--repo", str(bare), "--json", "--agent", "command", "--", "sh", "-c")
+    first = house.vestibule(*argv, "echo '#' >> src/app.py")
+    assert first.code == 3, first.err
+    assert "pre-receive" in first.err
+    house.commit({"src/own.py": "1\n"})
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        house.git("push", "-q", str(bare), "main:main")
+    assert "review only" in refused.value.stderr
+    house.git("push", "-q", str(bare), "main:own-branch")
+    hook = bare / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\n# somebody's own\n")
+    second = house.vestibule(*argv, "echo '##' >> src/app.py")
+    assert second.code == 3, second.err
+    assert "somebody's own" in hook.read_text()
 
 
 def test_requester_may_not_approve_unless_the_base_says_so(make_house: Callable[[str], House]) -> None:

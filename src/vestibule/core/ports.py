@@ -259,6 +259,12 @@ class Forge(Protocol):
         """
         ...
 
+    def protect(self) -> str:
+        """Keep pushes off the target and the proposals where the forge can; what stands: `installed`, `put there now`,
+        `foreign`, `inactive`, or `not applicable`. Never replaces what somebody else put there.
+        """
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Kind, place, posture, for `doctor` and the run's page. JSON values."""
         ...

@@ -29,7 +29,7 @@ from vestibule.core.refusal import refusal
 from vestibule.core.text.sanitize import one_line
 from vestibule.forges import rules
 from vestibule.forges.checkout import Checkout, Journal, NotClean
-from vestibule.forges.pre_receive import NO_WALL_AGAINST, hook_state
+from vestibule.forges.pre_receive import NO_WALL_AGAINST, hook_state, install_pre_receive
 from vestibule.git import Git, GitError
 from vestibule.git.repository import valid_branch_ref
 
@@ -153,6 +153,16 @@ class GitForge:
         except NotClean as found:
             return f"{found.reason} Look at `git status` in {one_line(str(self.git.root))}."
         return ""
+
+    def protect(self) -> str:
+        """See `core.ports.Forge`."""
+        if not self.git.bare:
+            return "not applicable"
+        state = hook_state(self.git)
+        if state != "absent":
+            return state
+        install_pre_receive(self.git.git_dir, [self._target])
+        return "put there now"
 
     def describe(self) -> dict[str, Any]:
         """See `core.ports.Forge`."""

@@ -29,7 +29,6 @@ from vestibule.core.ids import Sha
 from vestibule.core.model import GateBinding, State
 from vestibule.core.ports import Forge, MergeView
 from vestibule.core.verdict import Ruling
-from vestibule.git import Git
 from vestibule.pipeline.engine import Segment, Steps
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import apply_result, result_repository
@@ -198,10 +197,12 @@ class Segments:
         config = self.services.config_of(record)
         review = config.gates.review
         with self.services.recorded(record, "branch.write", run, {"commit": record.head_commit}) as found:
-            found.update(self._protect(record))
+            found["pre_receive"] = forge.protect()
             branch = forge.propose(run, result.git_dir, record.head_commit, previous=previous)
             result.run(["update-ref", f"refs/vestibule/proposed-{record.round}", record.head_commit])
             found["branch"] = branch
+        if found["pre_receive"] == "put there now":
+            self.services.say(f"A pre-receive rule now keeps pushes off {record.target} in {record.repo}.")
         terms = {"approvals": review.approvals, "self_approval": review.self_approval, "expires_s": review.expires}
         binding = self.binding(record)
         details = {**terms, "round": record.round, "binding": binding.model_dump(mode="json")}
@@ -224,23 +225,6 @@ class Segments:
             return {} if moved_on else {"state": State.AWAITING_REVIEW, "branch": branch, "note": ""}
 
         self.runs.change(run, waits)
-
-    def _protect(self, record: RunRecord) -> dict[str, str]:
-        """The pre-receive rule of a bare repository: put there when none is; what stands is recorded."""
-        from vestibule.forges.pre_receive import hook_state, install_pre_receive
-
-        git = Git.open(record.repo)
-        if not git.bare:
-            return {}
-        state = hook_state(git)
-        if state == "absent":
-            install_pre_receive(git.git_dir, [record.target])
-            state = "installed"
-            self.services.say(
-                f"A pre-receive rule now keeps pushes off {record.target} and vestibule/* in {git.git_dir}; "
-                "remove hooks/pre-receive there to take it back."
-            )
-        return {"pre_receive": state}
 
     # --- conclude -----------------------------------------------------------------------------------------
 
