@@ -58,7 +58,11 @@ def test_a_signal_is_told(inside: Inside) -> None:
 
 def test_no_signal_is_ignored_by_inheritance(inside: Inside) -> None:
     result = inside("grep -E 'SigIgn|SigBlk' /proc/self/status")
-    assert result.stdout.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+    _, blocked, _, ignored = result.stdout.split()
+    # 32 and 33 are the C library's own: make's children ignore them, no program can ask for that or be hurt by it.
+    own = 1 << 31 | 1 << 32
+    assert int(blocked, 16) & ~own == 0
+    assert int(ignored, 16) & ~own == 0
 
 
 def test_a_missing_program_is_127_and_says_so(inside: Inside) -> None:
