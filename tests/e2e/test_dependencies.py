@@ -15,13 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import CONFIG, Done, House
-from tests.e2e.test_kill import crash
-
-SCRIPT = """\
-  - {text: One., tools: [{name: write_file, input: {path: src/app.py, content: "x = 1\\n"}}]}
-  - {text: Done.}
-"""
+from tests.e2e.conftest import Done, House
 
 
 def refused(done: Done, dependency: str) -> None:
@@ -354,4 +348,23 @@ def _locked(path: Path) -> Iterator[None]:
         connection.close()
 
 
-__all__ = ["CONFIG", "SCRIPT", "crash"]
+def test_an_agent_that_asks_without_end_is_stopped(house: House, tmp_path: Path) -> None:
+    patch = tmp_path / "patch" / "sitecustomize.py"
+    patch.parent.mkdir()
+    patch.write_text(
+        _HOOK.format(module="vestibule.pipeline.flood", patch="module.BoundedSink.__init__.__kwdefaults__['most'] = 25")
+    )
+    ask = (
+        "import os, urllib.request as u\n"
+        "while True:\n"
+        "    try:\n"
+        "        url = os.environ['VESTIBULE_MODELS_URL'] + '/anthropic/v1/messages'\n"
+        "        u.urlopen(u.Request(url, b'{}', {'x-api-key': os.environ['VESTIBULE_TASK_TOKEN']})).read()\n"
+        "    except u.HTTPError:\n"
+        "        pass\n"
+    )
+    house.commit({"src/ask.py": ask})
+    done = house.change("python3 src/ask.py", env={"PYTHONPATH": str(patch.parent)})
+    assert done.code == 4, (done.err, done.out[-500:])
+    assert "run.decisions" in [item["rule"] for item in done.json["refusals"]]
+    assert done.json["decisions"]["deny"] == 25

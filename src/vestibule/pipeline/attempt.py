@@ -3,7 +3,7 @@
 Rules it keeps:
 1. A fresh view and a fresh sandbox each time; what a dead supervisor left is reaped first, and its spend stays.
 2. The agent starts only when the minimum of walls stands and a forbidden call at every crossing was refused.
-3. A gateway that ends kills the sandbox at once; the attempt is refused, never continued without a guard.
+3. A gateway that ends, or an agent that asks without end, kills the sandbox at once; the attempt is refused.
 4. Results are read from outside when every process is dead, the agent's and every command's, and nothing is run in
    the tree.
 5. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
@@ -29,6 +29,7 @@ from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, S
 from vestibule.core.refusal import Refusal
 from vestibule.core.view import View
 from vestibule.identity.tokens import TaskTokens
+from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
@@ -69,6 +70,7 @@ class Attempt:
         self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
         self.workspace = self.folder / "workspace"
         self.network = network_plan((CONTEXT_HOST, MODELS_HOST), record.scope.hosts, record.scope.registries)
+        self._flooded = threading.Event()
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
@@ -171,6 +173,7 @@ class Attempt:
         from vestibule.pipeline.commands import SandboxedCommands
 
         crossing = self.services.crossing(self.record)
+        crossing.audit = BoundedSink(crossing.audit, self._asked_too_much)
         commands = SandboxedCommands(
             self.services,
             self.record.id,
@@ -225,6 +228,8 @@ class Attempt:
             sandbox.go()
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
+        if self._flooded.is_set():
+            raise flooded(MAX_DECISIONS)
         if self._dead_gateway.is_set():
             raise DependencyDown(
                 "gateway",
@@ -247,8 +252,16 @@ class Attempt:
     def _gateway_died(self, name: str) -> None:
         self._dead_name = name
         self._dead_gateway.set()
+        self._kill_aside()
+
+    def _asked_too_much(self) -> None:
+        self._flooded.set()
+        self._kill_aside()
+
+    def _kill_aside(self) -> None:
+        """End the sandbox from a thread of its own: who notices may be the loop that its end waits for."""
         if self._sandbox is not None:
-            threading.Thread(target=self._sandbox.kill, name="gateway-death", daemon=True).start()
+            threading.Thread(target=self._sandbox.kill, name="end-of-sandbox", daemon=True).start()
 
     # --- after --------------------------------------------------------------------------------------------
 
