@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "console": ("vestibule.cli.console", "Serve the review console on loopback."),
     "check": ("vestibule.cli.check", "The changes crossing alone, on any two commits."),
     "sandbox": ("vestibule.cli.sandbox", "Run one command inside the walls."),
+    "gate": ("vestibule.cli.gate", "In CI: is there a valid decision for exactly this commit?"),
     "policy": ("vestibule.cli.policy", "Lint, test and explain policies."),
     "audit": ("vestibule.cli.audit", "Verify, show and export the audit log."),
     "cost": ("vestibule.cli.cost", "What was spent."),

@@ -137,6 +137,17 @@ class RunStore:
         with self.db.read() as connection:
             return [_parse(run, document) for run, document in connection.execute(query)]
 
+    def with_commit(self, commit: Sha) -> list[RunRecord]:
+        """Runs that proposed or merged `commit`, newest first."""
+        query = (
+            select(tables.runs.c.id, tables.runs.c.document)
+            .where(tables.runs.c.document.contains(commit, autoescape=True))
+            .order_by(tables.runs.c.id.desc())
+        )
+        with self.db.read() as connection:
+            found = [_parse(run, document) for run, document in connection.execute(query)]
+        return [record for record in found if commit in (record.head_commit, record.merge_commit)]
+
     def change(self, run: str, change: Callable[[RunRecord], dict[str, Any]]) -> RunRecord:
         """Apply `change` (record → changed fields) atomically, trying again when another writer was faster."""
         for _ in range(50):
