@@ -64,7 +64,7 @@ system:
 	@tools/setup.sh system bwrap:bubblewrap git:git
 
 system-test: system
-	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl pgrep:procps
+	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl pgrep:procps /usr/include/linux/seccomp.h:linux-libc-dev
 
 build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json | system-test
 	@mkdir -p build/tools

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what a fresh Debian or Ubuntu machine lacks. As root it installs; otherwise it says what to install.
 #   setup.sh python PYTHON VENV      a virtual environment with pip
-#   setup.sh system CMD:PACKAGE …    programs by Debian package
+#   setup.sh system CMD:PACKAGE …    programs, or files by their path, by Debian package
 set -euo pipefail
 
 apt_install() {
@@ -38,7 +38,11 @@ system)
   shift
   missing=()
   for item in "$@"; do
-    command -v "${item%%:*}" >/dev/null || missing+=("${item#*:}")
+    name=${item%%:*}
+    case "$name" in
+    /*) [ -e "$name" ] || missing+=("${item#*:}") ;;
+    *) command -v "$name" >/dev/null || missing+=("${item#*:}") ;;
+    esac
   done
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
   ;;

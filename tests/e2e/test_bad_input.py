@@ -216,3 +216,14 @@ def test_bad_calls_are_usage_errors(house: House, argv: list[str]) -> None:
     done = house.vestibule(*argv)
     assert done.code == 2
     assert "Traceback" not in done.err
+
+
+def test_a_repository_that_git_cannot_read_is_a_dependency_that_is_down(house: House) -> None:
+    tree = house.git("rev-parse", "main^{tree}")
+    broken = house.repo / ".git" / "objects" / tree[:2] / tree[2:]
+    broken.chmod(0o644)
+    broken.write_bytes(b"no object")
+    done = house.vestibule("run", house.ticket(), "--repo", str(house.repo), "--json", "--", "true")
+    assert done.code == 4, (done.out, done.err)
+    assert done.json["refusals"][0]["rule"] == "dependency.git"
+    assert "Traceback" not in done.err

@@ -80,7 +80,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    from vestibule.core.errors import BUG, OK, VestibuleError
+    from vestibule.core.errors import OK, VestibuleError
 
     as_json = "--json" in (sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:])
     try:
@@ -100,13 +100,28 @@ def main() -> NoReturn:
         # SystemExit is click's answer to a reader of stdout that has left. Not 0: who asked did not get an answer.
         code = UNHEARD
     except Exception as error:
-        if os.environ.get("VESTIBULE_TRACEBACK"):
+        if os.environ.get("VESTIBULE_TRACEBACK") and type(error).__name__ != "GitError":
             raise
-        from vestibule.cli.output import show_bug
-
-        show_bug(error, as_json=as_json)
-        code = BUG
+        code = _failed(error, as_json)
     leave(code)
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    """A git that failed where nobody expected it is a dependency that is down; all else is a bug of ours."""
+    from vestibule.cli.output import show_bug, show_error
+    from vestibule.core.errors import BUG, DependencyDown
+    from vestibule.git import GitError
+
+    if isinstance(error, GitError):
+        down = DependencyDown(
+            "git",
+            "git could not read or write the repository.",
+            fact=error.stderr.strip()[:300],
+            person="Run `git fsck` in it and repair what it reports.",
+        )
+        return show_error(down, as_json=as_json)
+    show_bug(error, as_json=as_json)
+    return BUG
 
 
 def leave(code: int) -> NoReturn:

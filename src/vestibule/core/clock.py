@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 
@@ -22,3 +23,8 @@ def parse_rfc3339(text: str) -> datetime:
 def now() -> str:
     """The present, in that form."""
     return rfc3339(datetime.now(UTC))
+
+
+def elapsed_ms(started: float) -> float:
+    """Milliseconds since `started` (`time.monotonic()`), to a tenth."""
+    return round((time.monotonic() - started) * 1000, 1)

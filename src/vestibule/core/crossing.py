@@ -186,18 +186,19 @@ class Crossing:
         name = str(resource.get("id", ""))
         verdict, input_digest = self.safely(actor, action, resource, facts)
         intent = self.intent(actor, action, name, verdict, input_digest=input_digest, details=details)
-        receipt = self._wait(intent)
+        receipt = self.record(intent)
         if not verdict.allowed:
             raise Refused(first_refusal(verdict, action, name))
         try:
             value, found = effect()
         except BaseException as error:
-            self._wait(self.outcome(intent, receipt, ok=False, details=error_details(error)))
+            self.record(self.outcome(intent, receipt, ok=False, details=error_details(error)))
             raise
-        self._wait(self.outcome(intent, receipt, ok=True, details=found))
+        self.record(self.outcome(intent, receipt, ok=True, details=found))
         return value
 
-    def _wait(self, event: Event) -> Receipt:
+    def record(self, event: Event) -> Receipt:
+        """Durable when it returns. Raises `DependencyDown("audit")` for whatever goes wrong with the log."""
         try:
             return self.audit.submit(event).result()
         except Refused:
@@ -229,8 +230,6 @@ def error_details(error: BaseException) -> dict[str, Any]:
     """What an outcome event says of a failure, without data of the agent's."""
     if isinstance(error, Refused):
         return {"error": error.refusal.rule}
-    if isinstance(error, DependencyDown):
-        return {"error": f"dependency.{error.name}"}
     if isinstance(error, VestibuleError):
         return {"error": error.what[:500]}
     return {"error": type(error).__name__}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
 from vestibule.boundary.network.rules import plan as network_plan
+from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.crossing import Crossing
 from vestibule.core.errors import AgentFailed, DependencyDown
@@ -114,8 +115,8 @@ class Attempt:
         view = self._project()
         plan = self._plan(tokens.agent_token)
         sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
-        walls = sandbox.report
         living.callback(sandbox.kill)
+        walls = sandbox.report
         self.services.require_walls(walls, self.services.minimum(self.config))
         self._open_gateways(host, living, sandbox, tokens, view)
         living.callback(sandbox.kill)
@@ -125,7 +126,7 @@ class Attempt:
         stop = threading.Event()
         living.callback(stop.set)
         threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
-        sandbox_ms = _ms(started)
+        sandbox_ms = clock.elapsed_ms(started)
         return view, walls, sandbox_ms, self._run_agent(sandbox)
 
     # --- before -------------------------------------------------------------------------------------------
@@ -295,7 +296,3 @@ class Attempt:
         """Dependencies of the model gateway that were down when the agent asked."""
         met = self._models.refusals if self._models is not None else ()
         return tuple(dict.fromkeys(item for item in met if item.rule.startswith("dependency.")))
-
-
-def _ms(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 1)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from vestibule.core import clock
 from vestibule.core.base import Noun
-from vestibule.core.errors import HELD, OK, VERIFICATION_FAILED, Refused, UsageError
+from vestibule.core.errors import HELD, OK, VERIFICATION_FAILED, DependencyDown, Refused, UsageError, VestibuleError
 from vestibule.core.ids import Sha
 from vestibule.core.model import Decision
-from vestibule.git import Git
+from vestibule.git import Git, GitError
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.segments import Segments
 from vestibule.pipeline.services import Services
+from vestibule.review.rules import is_expired
 
 Answer = Literal["approved", "waiting", "none", "not approved"]
 
@@ -81,8 +83,11 @@ def _judge(services: Services, record: RunRecord, commit: Sha) -> GateAnswer:
         segments = Segments(services)
         tree = Git.open(record.repo).tree_of(commit)
         approval = segments.approval(record, segments.forge(record).look(record.id, segments.binding(record)))
-    except (UsageError, Refused) as error:
-        return found.model_copy(update={"reason": f"What stands in {record.repo} cannot be read: {error.what}"})
+    except DependencyDown:
+        raise
+    except (UsageError, Refused, GitError) as error:
+        why = error.what if isinstance(error, VestibuleError) else "git does not find the commit."
+        return found.model_copy(update={"reason": f"What stands in {record.repo} cannot be read: {why}"})
     gate = approval.gate
     found = found.model_copy(update={"tree": tree, "gate": gate.id if gate else "", "decisions": approval.decisions})
     if approval.problem:
@@ -92,6 +97,8 @@ def _judge(services: Services, record: RunRecord, commit: Sha) -> GateAnswer:
     if approval.approved:
         people = ", ".join(item.person.id for item in approval.decisions if item.choice == "approve")
         return found.model_copy(update={"answer": "approved", "reason": f"Approved by {people}."})
+    if gate is not None and is_expired(gate, clock.now()):
+        return found.model_copy(update={"reason": "The gate is expired."})
     if gate is not None and gate.state == "open" and record.state.value == "awaiting_review":
         return found.model_copy(update={"answer": "waiting", "reason": "The gate waits for a person."})
     state = gate.state if gate else "absent"

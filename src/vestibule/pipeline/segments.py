@@ -112,7 +112,7 @@ class Segments:
             state=State.SPECIFIED,
             spec=spec,
             policy_digest=crossing.decider.digest,
-            timings=record.timings.model_copy(update={"intake": _ms(started)}),
+            timings=record.timings.model_copy(update={"intake": clock.elapsed_ms(started)}),
         )
 
     def _work(self, run: str) -> None:
@@ -184,7 +184,7 @@ class Segments:
             dropped=applied.dropped,
             changed_files=proposal.changed_files,
             policy_digest=verdict.policy_digest,
-            timings=record.timings.model_copy(update={"changes": _ms(started)}),
+            timings=record.timings.model_copy(update={"changes": clock.elapsed_ms(started)}),
         )
         if denied:
             raise Refused(first_refusal(verdict, "change.propose", applied.commit))
@@ -385,7 +385,3 @@ class Segments:
         except Refused:
             # The log itself is what is down; the run's row and exit code say so.
             return
-
-
-def _ms(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 1)

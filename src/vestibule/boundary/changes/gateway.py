@@ -104,14 +104,14 @@ class Changes:
             "walls_stood": walls_stood,
             "gate_configured": gate,
         }
-        decided, input_digest = crossing.judge(actor, "change.propose", resource, facts)
+        decided, input_digest = crossing.safely(actor, "change.propose", resource, facts)
         verdict = with_guards(decided, findings)
         seen = findings_digest(findings)
         details = {"guards": guards.value, "rules": rules[:50], "findings": len(findings), "findings_digest": seen}
         intent = crossing.intent(
             actor, "change.propose", changes.head, verdict, input_digest=input_digest, details=details
         )
-        receipt = crossing.audit.submit(intent).result()
+        receipt = crossing.record(intent)
         proposal = Proposal(
             findings=findings,
             verdict=verdict,
@@ -121,7 +121,7 @@ class Changes:
             receipt=receipt,
         )
         if verdict.ruling is not Ruling.DENY:
-            crossing.audit.submit(crossing.outcome(intent, receipt, ok=True)).result()
+            crossing.record(crossing.outcome(intent, receipt, ok=True))
         return proposal
 
 
