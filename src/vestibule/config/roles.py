@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from vestibule.config.schema import RepoConfig, RoleConfig
+from vestibule.config.schema import OperatorConfig, RepoConfig, RoleConfig, uses
 from vestibule.core.errors import UsageError
 from vestibule.core.model import Scope
 
@@ -27,8 +27,9 @@ def choose_role(config: RepoConfig, asked: str) -> tuple[str, RoleConfig]:
     raise UsageError(f"There is no role {asked!r}.", next_step=f"{hint}The roles are: {names}.")
 
 
-def scope_of(role: RoleConfig, config: RepoConfig) -> Scope:
-    """What a task in this role may touch."""
+def scope_of(role: RoleConfig, config: RepoConfig, operator: OperatorConfig | None = None) -> Scope:
+    """What a task in this role may touch. The operator's label and view rules come first, so they decide."""
+    above = operator or OperatorConfig()
     return Scope(
         read=role.read,
         write=role.write,
@@ -39,4 +40,8 @@ def scope_of(role: RoleConfig, config: RepoConfig) -> Scope:
         protected=config.changes.protected,
         max_files=config.changes.max_files,
         max_lines=config.changes.max_lines,
+        bounds=above.scope.bounds(),
+        labels=tuple(item.rule() for item in (*above.labels, *config.labels)),
+        views=tuple(item.rule() for item in (*above.views, *config.views)),
+        upstreams=uses(role),
     )

@@ -9,11 +9,23 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from vestibule.core.labels import Confidentiality, Integrity, Label, LabelRule
+from vestibule.core.model import Bound, UpstreamUse, ViewRule
 from vestibule.core.money import parse_usd
 from vestibule.core.text.globs import ImpossibleGlob, check_glob
 from vestibule.core.text.names import NameRefused, canonical_endpoint, canonical_host
 
-Tool = Literal["get_task", "read_file", "list_files", "search_files", "write_file", "apply_patch", "run_command"]
+Tool = Literal[
+    "get_task",
+    "read_file",
+    "list_files",
+    "search_files",
+    "write_file",
+    "apply_patch",
+    "run_command",
+    "request_scope",
+    "report_block",
+]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
 WallName = Literal["mounts", "network", "seccomp", "landlock", "cgroup", "no_new_privs", "pids", "monitor"]
 Registry = Literal["pip", "npm", "cargo", "go", "maven", "debian"]
@@ -88,6 +100,42 @@ class RoleBudget(_Strict):
     minutes: Annotated[int, Field(gt=0, le=1440)] = 30
 
 
+class Askable(_Strict):
+    """What a person may grant on the agent's request beyond `read` and `write` of the role. The agent never sees it."""
+
+    read: Globs = ()
+    write: Globs = ()
+
+
+class LabelConfig(_Strict):
+    """Files with another label than the repository's (member, internal)."""
+
+    paths: Annotated[Globs, Field(min_length=1)]
+    integrity: Annotated[Integrity, Field(strict=False)] | None = None
+    confidentiality: Annotated[Confidentiality, Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LabelConfig:
+        if self.integrity is None and self.confidentiality is None:
+            raise ValueError("a label rule names an integrity, a confidentiality or both")
+        return self
+
+    def rule(self) -> LabelRule:
+        return LabelRule(paths=self.paths, integrity=self.integrity, confidentiality=self.confidentiality)
+
+
+class ViewConfig(_Strict):
+    """Files that are shown in part only, and read-only. The first rule that names a file decides."""
+
+    paths: Annotated[Globs, Field(min_length=1)]
+    show: Literal["fields", "schema", "header", "redacted"]
+    fields: Names = ()
+    redact: Names = ()
+
+    def rule(self) -> ViewRule:
+        return ViewRule(paths=self.paths, show=self.show, fields=self.fields, redact=self.redact)
+
+
 class RoleConfig(_Strict):
     """A named maximum of rights."""
 
@@ -97,6 +145,9 @@ class RoleConfig(_Strict):
     commands: Names = ()
     network: Network = Network()
     budget: RoleBudget = RoleBudget()
+    askable: Askable = Askable()
+    upstreams: dict[str, Annotated[Names, Field(min_length=1)]] = {}
+    """Upstream MCP servers by the operator's name, and globs over the tools of each that this role may call."""
 
     @field_validator("commands")
     @classmethod
@@ -164,6 +215,8 @@ class RepoConfig(_Strict):
     scanners: Names = ()
     verify: VerifyConfig = VerifyConfig()
     sandbox: RepoSandbox = RepoSandbox()
+    labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(_tuple)] = ()
+    views: Annotated[tuple[ViewConfig, ...], BeforeValidator(_tuple)] = ()
 
     @field_validator("roles", "agents", "groups")
     @classmethod
@@ -248,6 +301,51 @@ class OperatorSandbox(_Strict):
         return value
 
 
+class UpstreamLabel(_Strict):
+    """What the results of an upstream server carry. The default trusts nobody and shows nobody else."""
+
+    integrity: Annotated[Integrity, Field(strict=False)] = Integrity.OUTSIDER
+    confidentiality: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.INTERNAL
+
+    def label(self) -> Label:
+        return Label(integrity=self.integrity, confidentiality=self.confidentiality)
+
+
+class Upstream(_Strict):
+    """An upstream MCP server: a program in a sandbox of its own (`command`), or an HTTP endpoint (`url`).
+
+    `outward` are globs over the tools whose call leaves a trace or sends data somewhere; by default all of them.
+    """
+
+    command: Names = ()
+    env: dict[str, str] = {}
+    folders: Names = ()
+    url: str = ""
+    key: KeySource | None = None
+    tools: Annotated[Names, Field(min_length=1)]
+    outward: Names = ("*",)
+    label: UpstreamLabel = UpstreamLabel()
+    clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.PUBLIC
+    seconds: Annotated[int, Field(gt=0, le=600)] = 30
+    result_bytes: Annotated[int, Field(gt=0, le=1 << 20)] = 64 << 10
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Upstream:
+        if bool(self.command) is bool(self.url):
+            raise ValueError("an upstream has either a command or a url")
+        return self
+
+
+class OperatorScope(_Strict):
+    """The organisation's ceiling on every role of every repository. Empty: none."""
+
+    read: Globs = ()
+    write: Globs = ()
+
+    def bounds(self) -> tuple[Bound, ...]:
+        return (Bound(by="organisation", read=self.read, write=self.write),) if self.read or self.write else ()
+
+
 class OperatorBudget(_Strict):
     usd_per_run: NanoUsd | None = None
     usd_per_day: NanoUsd | None = None
@@ -260,6 +358,10 @@ class OperatorConfig(_Strict):
     models: dict[str, Provider] = {}
     sandbox: OperatorSandbox = OperatorSandbox()
     policy: Names = ()
+    scope: OperatorScope = OperatorScope()
+    labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(_tuple)] = ()
+    views: Annotated[tuple[ViewConfig, ...], BeforeValidator(_tuple)] = ()
+    upstreams: dict[str, Upstream] = {}
     budget: OperatorBudget = OperatorBudget()
     trust_domain: str = "vestibule.local"
 
@@ -270,6 +372,11 @@ class OperatorConfig(_Strict):
             return canonical_host(value)
         except NameRefused as error:
             raise ValueError(str(error)) from None
+
+
+def uses(role: RoleConfig) -> tuple[UpstreamUse, ...]:
+    """What a role may call of upstream servers."""
+    return tuple(UpstreamUse(server=name, tools=tools) for name, tools in sorted(role.upstreams.items()))
 
 
 OPERATOR_ONLY = ("models", "base_url", "key", "policy", "budget", "trust_domain", "tools")

@@ -170,7 +170,7 @@ def _touched(view: RunView, path: str, file: FileDiff | None) -> Touched:
     except PathRefused as error:
         flags.append(f"unsafe name ({error.rule})")
     else:
-        allowed = (first_match(plain, scope.write) or "") if scope else ""
+        allowed = (first_match(plain, scope.writable) or "") if scope and scope.writes(plain) else ""
         if control_file(plain):
             flags.append("agent-control file")
         elif protected_path(plain) or (scope and first_match(fold(plain), scope.protected)):

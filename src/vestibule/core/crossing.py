@@ -4,6 +4,8 @@ Rules it keeps:
 1. No effect without an allow, and no allow without a durable intent.
 2. A policy or log that fails is a deny; the caller gets a typed refusal, never a bare exception.
 3. The outcome follows the effect, whether it went well or not.
+4. What a step shows the agent joins the run's label before the intent is written, and so durably before a byte of it
+   is released; what was decided for an outward effect under a lower label is decided again.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ from typing import Any, TypeVar
 
 from vestibule.core.canonical import digest
 from vestibule.core.errors import DependencyDown, Refused, VestibuleError
-from vestibule.core.labels import Label
+from vestibule.core.labels import Label, RunLabel, joined
 from vestibule.core.model import Event, Receipt, Subject
 from vestibule.core.ports import AuditSink, Decider, PolicyInput
 from vestibule.core.refusal import Refusal, refusal
-from vestibule.core.verdict import Ruling, Verdict
+from vestibule.core.verdict import Ruling, Verdict, strictest_ruling
 
 T = TypeVar("T")
+
+MAX_JUDGEMENTS = 8
+"""How often an outward effect is judged anew because the run read something meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +41,29 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One of the decisions that an effect needs. `resource["id"]` names it in the log."""
+    """One of the decisions that an effect needs. `resource["id"]` names it in the log.
+
+    `reads` is the label of what the effect shows the agent. `resource["outward"]` says that something leaves.
+    """
 
     action: str
     resource: dict[str, Any]
     facts: dict[str, Any]
+    reads: Label | None = None
+
+
+class Held(Refused):
+    """A refusal that a person can turn into an allow."""
 
 
 @dataclass(slots=True)
 class Crossing:
-    """Decides and records. One per run and gateway; safe to use from many tasks of one loop or many threads."""
+    """Decides and records. One per run, or several that share `labels`; safe to use from many tasks and threads."""
 
     decider: Decider
     audit: AuditSink
     task: dict[str, Any] = field(default_factory=dict)
-    labels: Label = field(default_factory=Label)
+    labels: RunLabel = field(default_factory=RunLabel)
 
     def judge(self, actor: Actor, action: str, resource: dict[str, Any], facts: dict[str, Any]) -> tuple[Verdict, str]:
         """The verdict and the digest of the policy's input. `resource["id"]` names it in the log."""
@@ -59,7 +72,7 @@ class Crossing:
             subject={"id": actor.id, "kind": actor.kind},
             resource=resource,
             task=self.task,
-            labels=self.labels.model_dump(mode="json"),
+            labels=self.labels.current.model_dump(mode="json"),
             facts=facts,
         )
         verdict = self.decider.decide(request)
@@ -99,7 +112,7 @@ class Crossing:
             attempt=actor.attempt,
             policy_digest=verdict.policy_digest,
             input_digest=input_digest,
-            labels=self.labels,
+            labels=self.labels.current,
             details=found,
         )
 
@@ -126,34 +139,54 @@ class Crossing:
         not allowed nothing happens, and the intents of the others are closed as failed.
 
         Raises:
-            Refused: the first hold or deny. `DependencyDown`: the policy or the log did not answer.
+            Refused: the first hold or deny; `Held` when no step was denied.
+            DependencyDown: the policy or the log did not answer.
             ValueError: no steps, for nothing would have been decided.
         """
         if not steps:
             raise ValueError("an effect needs a decision")
+        own = joined(step.reads for step in steps if step.reads is not None)
+        outward = any(step.resource.get("outward") for step in steps)
+        for _ in range(MAX_JUDGEMENTS):
+            before = self.labels.current
+            intents = await self._decided(actor, steps, own)
+            if not outward or self.labels.current == before.join(own):
+                break
+            # Something was read between the decision and its record: what leaves is judged by the label of now.
+            for intent, receipt in intents:
+                self._close(intent, receipt, ok=False, details={"error": "labels.moved"})
+        else:
+            raise DependencyDown("labels", "The run's label does not come to rest.")
+        try:
+            value, ok, details = await effect()
+        except BaseException as error:
+            for intent, receipt in intents:
+                self._close(intent, receipt, ok=False, details=error_details(error))
+            raise
+        for intent, receipt in intents:
+            self._close(intent, receipt, ok=ok, details=details)
+        return value
+
+    async def _decided(self, actor: Actor, steps: Sequence[Step], own: Label) -> list[tuple[Event, Receipt]]:
+        """Every step allowed, its label joined and its intent durable; raises `Refused` when one was not."""
         judged = [(step, *self.safely(actor, step.action, step.resource, step.facts)) for step in steps]
+        refused = next(((step, v) for step, v, _ in judged if not v.allowed), None)
+        if refused is None:
+            self.labels.join(own)
         intents = [
             self.intent(actor, step.action, str(step.resource.get("id", "")), verdict, input_digest=found)
             for step, verdict, found in judged
         ]
         receipts = await self._durable(intents)
-        refused = next(((step, v) for step, v, _ in judged if not v.allowed), None)
-        if refused is not None:
-            step, verdict = refused
-            why = first_refusal(verdict, step.action, str(step.resource.get("id", "")))
-            for intent, receipt in zip(intents, receipts, strict=True):
-                if intent.verdict is Ruling.ALLOW:
-                    self._close(intent, receipt, ok=False, details={"error": why.rule})
-            raise Refused(why)
-        try:
-            value, ok, details = await effect()
-        except BaseException as error:
-            for intent, receipt in zip(intents, receipts, strict=True):
-                self._close(intent, receipt, ok=False, details=error_details(error))
-            raise
-        for intent, receipt in zip(intents, receipts, strict=True):
-            self._close(intent, receipt, ok=ok, details=details)
-        return value
+        done = list(zip(intents, receipts, strict=True))
+        if refused is None:
+            return done
+        step, verdict = refused
+        why = first_refusal(verdict, step.action, str(step.resource.get("id", "")))
+        for intent, receipt in done:
+            if intent.verdict is Ruling.ALLOW:
+                self._close(intent, receipt, ok=False, details={"error": why.rule})
+        raise Held(why) if strictest_ruling(v.ruling for _, v, _ in judged) is Ruling.HOLD else Refused(why)
 
     async def _durable(self, intents: Sequence[Event]) -> list[Receipt]:
         try:

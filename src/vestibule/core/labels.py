@@ -1,10 +1,16 @@
-"""Information-flow labels: integrity × confidentiality. They join on read: integrity falls, confidentiality rises."""
+"""Information-flow labels: integrity × confidentiality. They join on read: integrity falls, confidentiality rises.
+
+Source: lattice model of information flow (Denning 1976); "Agents Rule of Two" (Meta, 2025).
+"""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from enum import StrEnum
 
 from vestibule.core.base import Noun
+from vestibule.core.text.globs import first_match
 
 
 class Integrity(StrEnum):
@@ -40,3 +46,56 @@ class Label(Noun):
             integrity=max(self.integrity, other.integrity, key=_INTEGRITY.index),
             confidentiality=max(self.confidentiality, other.confidentiality, key=_CONFIDENTIALITY.index),
         )
+
+    def flows_to(self, clearance: Confidentiality) -> bool:
+        """Whether something with this label may go to a place cleared up to `clearance`."""
+        return _CONFIDENTIALITY.index(self.confidentiality) <= _CONFIDENTIALITY.index(clearance)
+
+
+REPOSITORY = Label(integrity=Integrity.MEMBER, confidentiality=Confidentiality.INTERNAL)
+"""A file of the base commit about which no rule says otherwise: members wrote it, and it is not for everybody."""
+
+
+class LabelRule(Noun):
+    """Files that carry another label than the repository's. What is None stays as it is."""
+
+    paths: tuple[str, ...]
+    integrity: Integrity | None = None
+    confidentiality: Confidentiality | None = None
+
+
+def label_of(path: str, rules: Iterable[LabelRule], default: Label = REPOSITORY) -> Label:
+    """The label of a file: the first rule that names it and says something decides, for each half apart."""
+    integrity: Integrity | None = None
+    confidentiality: Confidentiality | None = None
+    for rule in rules:
+        if (integrity is None or confidentiality is None) and first_match(path, rule.paths) is not None:
+            integrity = integrity or rule.integrity
+            confidentiality = confidentiality or rule.confidentiality
+    return Label(integrity=integrity or default.integrity, confidentiality=confidentiality or default.confidentiality)
+
+
+def joined(labels: Iterable[Label]) -> Label:
+    """The join of all; of none: the bottom, which is operator and public."""
+    found = Label()
+    for label in labels:
+        found = found.join(label)
+    return found
+
+
+class RunLabel:
+    """What a run has read so far. It only rises. Thread-safe; shared by every gateway of the run."""
+
+    def __init__(self, label: Label = Label()) -> None:  # noqa: B008 - frozen
+        self._label = label
+        self._lock = threading.Lock()
+
+    @property
+    def current(self) -> Label:
+        return self._label
+
+    def join(self, other: Label) -> Label:
+        """Join and give the result. Seen by every decision that begins after this returns."""
+        with self._lock:
+            self._label = self._label.join(other)
+            return self._label

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from vestibule.core.base import Noun
 from vestibule.core.ids import Sha
-from vestibule.core.labels import Integrity, Label
+from vestibule.core.labels import Integrity, Label, LabelRule
+from vestibule.core.text.globs import first_match
 from vestibule.core.verdict import Ruling
 
 
@@ -21,6 +22,7 @@ class State(StrEnum):
     AWAITING_SPEC_REVIEW = "awaiting_spec_review"
     WORKING = "working"
     CHECKING = "checking"
+    AWAITING_ANSWER = "awaiting_answer"
     AWAITING_REVIEW = "awaiting_review"
     CHANGES_REQUESTED = "changes_requested"
     APPROVED = "approved"
@@ -70,6 +72,8 @@ class Spec(Noun):
     requirements: tuple[str, ...] = ()
     acceptance: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """Globs that the ticket limits itself to. They narrow what the role allows, and never widen it."""
     notices: tuple[str, ...] = ()
     ticket_digest: str
     integrity: Integrity
@@ -83,8 +87,40 @@ class Budget(Noun):
     minutes: int = 30
 
 
+class ViewRule(Noun):
+    """Files that are shown in part only, and read-only.
+
+    `fields`: only the named fields of each record (dotted; `*` for any name). `schema`: names and types, no value.
+    `header`: the part before the data (DICOM-style header projection: only `fields` of it). `redacted`: everything,
+    with values of the kinds in `redact` replaced. `redact` applies to `fields` and `header` too.
+    """
+
+    paths: tuple[str, ...]
+    show: Literal["fields", "schema", "header", "redacted"]
+    fields: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
+
+
+class Bound(Noun):
+    """A ceiling on top of the role's globs, by the organisation or by the ticket itself. Empty: no ceiling."""
+
+    by: Literal["organisation", "spec"]
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+class UpstreamUse(Noun):
+    """What a role may call of an upstream MCP server: globs over the server's own tool names."""
+
+    server: str
+    tools: tuple[str, ...]
+
+
 class Scope(Noun):
-    """What this task may touch: the intersection of organisation policy, role and spec."""
+    """What this task may touch: the intersection of organisation policy, role and spec, and what people granted.
+
+    Ask `reads` and `writes`; the globs alone do not tell.
+    """
 
     read: tuple[str, ...]
     write: tuple[str, ...]
@@ -95,6 +131,45 @@ class Scope(Noun):
     protected: tuple[str, ...] = ()
     max_files: int = 50
     max_lines: int = 2000
+    bounds: tuple[Bound, ...] = ()
+    granted_read: tuple[str, ...] = ()
+    """What people granted on the agent's request: beyond the ticket's bound, never beyond the organisation's."""
+    granted_write: tuple[str, ...] = ()
+    labels: tuple[LabelRule, ...] = ()
+    views: tuple[ViewRule, ...] = ()
+    upstreams: tuple[UpstreamUse, ...] = ()
+
+    def reads(self, path: str) -> bool:
+        """Whether a normalised path may be read, listed and searched. Control files are judged apart."""
+        return self._in(path, "read", self.read, self.granted_read)
+
+    def writes(self, path: str) -> bool:
+        """Whether a normalised path may be changed. Protected paths are judged apart."""
+        return self._in(path, "write", self.write, self.granted_write)
+
+    def _in(self, path: str, kind: Literal["read", "write"], own: tuple[str, ...], granted: tuple[str, ...]) -> bool:
+        if not self._bounded(path, kind, "organisation"):
+            return False
+        if granted and first_match(path, granted) is not None:
+            return True
+        return first_match(path, own) is not None and self._bounded(path, kind, "spec")
+
+    def _bounded(self, path: str, kind: Literal["read", "write"], by: str) -> bool:
+        for bound in self.bounds:
+            globs = bound.read if kind == "read" else bound.write
+            if bound.by == by and globs and first_match(path, globs) is None:
+                return False
+        return True
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Globs around what may be read: wider than `reads` where a bound narrows them."""
+        return (*self.read, *self.granted_read)
+
+    @property
+    def writable(self) -> tuple[str, ...]:
+        """Globs around what may be written: wider than `writes` where a bound narrows them."""
+        return (*self.write, *self.granted_write)
 
 
 class AgentRef(Noun):
@@ -290,6 +365,38 @@ class Decision(Noun):
     self_review: bool = False
     channel: Literal["cli", "console"] = "cli"
     time: str
+
+
+QuestionKind = Literal["scope", "call", "block"]
+
+
+class Question(Noun):
+    """Something an agent asked a person. A row, like a gate: nobody waits in a process for it.
+
+    `scope`: paths it would like (`asked`: paths, access). `call`: a call to an upstream server that policy held
+    (`asked`: tool, arguments, reasons). `block`: a refusal that makes no sense to it (`asked`: what); people see it,
+    and nothing waits for it. `asked` and `why` are untrusted. `digest` is what an answer is bound to.
+    """
+
+    id: str
+    run: str
+    round: int
+    attempt: int
+    kind: QuestionKind
+    asked: dict[str, Any]
+    why: str
+    digest: str
+    labels: Label = Label()
+    requester: str
+    eligible: tuple[str, ...]
+    self_approval: Literal["never", "recorded"]
+    opened: str
+    expires: str
+    state: Literal["open", "granted", "refused", "expired", "closed"] = "open"
+    person: Person | None = None
+    reason: str = ""
+    self_review: bool = False
+    answered: str = ""
 
 
 class Timings(Noun):

@@ -13,7 +13,17 @@ from typing import Any, Literal, Protocol
 
 from vestibule.core.base import Noun
 from vestibule.core.ids import Sha
-from vestibule.core.model import Decision, Event, GateBinding, Receipt, Usage, WallsReport
+from vestibule.core.labels import Label
+from vestibule.core.model import (
+    Decision,
+    Event,
+    GateBinding,
+    Question,
+    QuestionKind,
+    Receipt,
+    Usage,
+    WallsReport,
+)
 from vestibule.core.verdict import Verdict
 
 
@@ -172,6 +182,26 @@ class CommandRunner(Protocol):
     """Runs one command for `run_command`: a fresh sandbox on the same workspace, no network at all."""
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> SandboxResult: ...
+
+
+class Questions(Protocol):
+    """What one run's agent asks people. Thread-safe; rows, so an answer may come from another process."""
+
+    def ask(self, kind: QuestionKind, asked: Mapping[str, Any], why: str, *, labels: Label) -> Question:
+        """The question, durable. The same `asked` again gives the one that is open or answered already.
+
+        Raises:
+            Refused: `question.limit`, the run has asked too much.
+        """
+        ...
+
+    def find(self, kind: QuestionKind, asked: Mapping[str, Any]) -> Question | None:
+        """The newest question about exactly `asked`, with its answer if there is one."""
+        ...
+
+    def wait(self, question: str, seconds: float) -> Question:
+        """Returns as soon as it is answered, at the latest after `seconds`."""
+        ...
 
 
 class CheckpointRef(Noun):

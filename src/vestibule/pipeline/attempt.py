@@ -23,8 +23,8 @@ from vestibule.agents.registry import adapter
 from vestibule.boundary.network.rules import plan as network_plan
 from vestibule.core import clock
 from vestibule.core.base import Noun
-from vestibule.core.crossing import Crossing
 from vestibule.core.errors import AgentFailed, DependencyDown
+from vestibule.core.labels import Label
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.refusal import Refusal
@@ -53,6 +53,7 @@ class AttemptResult(Noun):
     message: str
     dropped: tuple[tuple[str, str], ...]
     down: tuple[Refusal, ...]
+    labels: Label
     sandbox_ms: float
     agent_ms: float
 
@@ -72,6 +73,8 @@ class Attempt:
         self.workspace = self.folder / "workspace"
         self.network = network_plan((CONTEXT_HOST, MODELS_HOST), record.scope.hosts, record.scope.registries)
         self._flooded = threading.Event()
+        self.crossing = services.crossing(record)
+        self.crossing.audit = BoundedSink(self.crossing.audit, self._asked_too_much)
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
@@ -173,8 +176,6 @@ class Attempt:
         from vestibule.boundary.context.workspace import Workspace
         from vestibule.pipeline.commands import SandboxedCommands
 
-        crossing = self.services.crossing(self.record)
-        crossing.audit = BoundedSink(crossing.audit, self._asked_too_much)
         commands = SandboxedCommands(
             self.services,
             self.record.id,
@@ -185,7 +186,7 @@ class Attempt:
         files = Workspace(self.workspace)
         living.callback(files.close)
         context = build_context_app(
-            crossing=crossing,
+            crossing=self.crossing,
             authenticate=tokens.authenticate,
             workspace=files,
             task=self.task,
@@ -197,15 +198,15 @@ class Attempt:
         living.callback(context.close)
         living.callback(commands.stop)
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
-        host.serve("models", self._models_app(host, crossing, tokens), sandbox.listeners[MODELS_HOST])
+        host.serve("models", self._models_app(host, tokens), sandbox.listeners[MODELS_HOST])
 
-    def _models_app(self, host: GatewayHost, crossing: Crossing, tokens: TaskTokens) -> ModelGateway:
+    def _models_app(self, host: GatewayHost, tokens: TaskTokens) -> ModelGateway:
         from vestibule.boundary.models.gateway import build_models_app
         from vestibule.pipeline.providers import upstream_of
 
         upstream, prices = upstream_of(self.services, self.record, host)
         self._models = build_models_app(
-            crossing=crossing,
+            crossing=self.crossing,
             authenticate=tokens.authenticate,
             upstream=upstream,
             ledger=self.services.ledger,
@@ -288,6 +289,7 @@ class Attempt:
             message=message,
             dropped=export.dropped,
             down=self._down(),
+            labels=self.crossing.labels.current,
             sandbox_ms=sandbox_ms,
             agent_ms=round(result.wall_ms, 1),
         )

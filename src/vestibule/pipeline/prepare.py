@@ -96,7 +96,7 @@ def prepare(
         repo=git.root,
         target=target,
         base_commit=base,
-        scope=scope_of(role, config),
+        scope=scope_of(role, config, operator),
         budget=budget_of(role, operator),
     )
 

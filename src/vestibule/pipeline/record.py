@@ -13,6 +13,7 @@ from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.errors import DependencyDown, UsageError
 from vestibule.core.ids import RUN_ID, Sha
+from vestibule.core.labels import Label
 from vestibule.core.model import AgentRef, Budget, Finding, Scope, Spec, State, Task, Ticket, Timings, WallsReport
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling
@@ -76,6 +77,8 @@ class RunRecord(Noun):
     agent_exit: int | None = None
     agent_message: str = ""
 
+    labels: Label | None = None
+    """What the run had read when its last attempt ended; None before. The next round starts with it."""
     down: tuple[Refusal, ...] = ()
     """Refusals of dependencies that the agent met in its last attempt: why there may be no change."""
     walls: WallsReport | None = None

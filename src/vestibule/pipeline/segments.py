@@ -137,6 +137,7 @@ class Segments:
             agent_exit=done.exit_code,
             agent_message=done.message,
             dropped=done.dropped,
+            labels=done.labels,
             down=done.down,
             timings=record.timings.model_copy(update={"sandbox": done.sandbox_ms, "agent": done.agent_ms}),
         )

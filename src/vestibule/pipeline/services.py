@@ -14,7 +14,7 @@ from vestibule.config.schema import OperatorConfig, RepoConfig
 from vestibule.core.crossing import Actor, Crossing, error_details
 from vestibule.core.errors import DependencyDown
 from vestibule.core.ids import Sha, agent_identity
-from vestibule.core.labels import Label
+from vestibule.core.labels import Label, RunLabel
 from vestibule.core.model import Event, Person, Subject, WallsReport
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling
@@ -131,7 +131,7 @@ class Services:
             decider=self.policy(record.repo, record.base_commit),
             audit=self.audit,
             task=task_facts(record),
-            labels=Label(integrity=record.ticket.integrity),
+            labels=RunLabel(start_label(record)),
         )
 
     def agent_id(self, record: RunRecord) -> str:
@@ -239,6 +239,11 @@ class Services:
             self.audit.close()
         if "db" in self.__dict__:
             self.db.close()
+
+
+def start_label(record: RunRecord) -> Label:
+    """What an attempt starts from: the ticket, and what the run had read before."""
+    return Label(integrity=record.ticket.integrity).join(record.labels or Label())
 
 
 def task_facts(record: RunRecord) -> dict[str, Any]:

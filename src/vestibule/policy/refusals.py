@@ -191,6 +191,79 @@ ENTRIES: dict[str, Entry] = {
         "Add the program to the role's `commands` if the task needs it.",
         _with_list("commands", "programs of this task", "program"),
     ),
+    # upstream servers, labels and questions
+    "upstream.tool": Entry(
+        "This task's role may not call this tool of the upstream server.",
+        "Use one of the tools that the endpoint lists.",
+        "Name the tool under the role's `upstreams`, and in the operator's `upstreams.NAME.tools`.",
+        _resource,
+    ),
+    "upstream.argument": Entry(
+        "An argument is not one that this tool may be called with.",
+        "Call it with arguments that fit its schema and this task.",
+        "See the argument rules of the operator's `upstreams.NAME`.",
+        _facts("argument_rule"),
+    ),
+    "upstream.unpinned": Entry(
+        "Nobody has looked at this tool's description and schema yet, so it is quarantined.",
+        "Go on without this tool.",
+        "Look at it and pin it with `vestibule upstream pin`.",
+        _resource,
+    ),
+    "upstream.changed": Entry(
+        "The server's description or schema of this tool is not the one that was pinned, so it is quarantined.",
+        "Go on without this tool.",
+        "See the difference with `vestibule upstream diff`, and pin the new one only if it is meant.",
+        _resource,
+    ),
+    "upstream.pin": Entry(
+        "Whether the tool is the one that was pinned is not known.",
+        "Go on without this tool.",
+        "Look at the server with `vestibule upstream list`.",
+        _resource,
+    ),
+    "labels.rule_of_two": Entry(
+        "This run has read text from outside and data that is not public, so nothing leaves without a person.",
+        "Go on without this call, or wait for a person's answer.",
+        "Look at the call and its arguments, then grant or refuse it with `vestibule answer`.",
+        _resource,
+    ),
+    "labels.provenance": Entry(
+        "An argument of this call does not come from the task's trusted text.",
+        "Use values that the task names, or wait for a person's answer.",
+        "Look at the call and its arguments, then grant or refuse it with `vestibule answer`.",
+        _resource,
+    ),
+    "labels.clearance": Entry(
+        "What this run has read is more confidential than what this server is cleared for.",
+        "Go on without this call.",
+        "Raise `clearance` of the upstream server in the operator's configuration only if that data may go there.",
+        _resource,
+    ),
+    "scope.request": Entry(
+        "A person has to say whether these paths may be used.",
+        "Go on with other work, then make the same request again to see the answer.",
+        "Grant or refuse it with `vestibule answer` or in the console.",
+        _resource,
+    ),
+    "scope.refused": Entry(
+        "A person refused these paths.",
+        "Go on without them.",
+        "Nothing to do.",
+        _resource,
+    ),
+    "scope.no_reason": Entry(
+        "A request for scope says why.",
+        "Say in one or two sentences what you need the paths for.",
+        "Nothing to do.",
+        _resource,
+    ),
+    "scope.ceiling": Entry(
+        "What was asked lies beyond what the role or the organisation lets anyone grant.",
+        _STOP,
+        "Refuse it; to allow it, widen `askable` of the role at the base commit, or the operator's `scope`.",
+        _resource,
+    ),
     # models
     "model.field": Entry(
         "The model request holds a field or tool type that is not on the allow-list.",

@@ -26,7 +26,7 @@ from vestibule.core.errors import UsageError
 from vestibule.core.ids import Sha
 from vestibule.core.model import Scope
 from vestibule.core.ports import Mount
-from vestibule.core.text.globs import first_match, is_whole_folder, literal_prefix
+from vestibule.core.text.globs import is_whole_folder, literal_prefix
 from vestibule.core.text.paths import PathRefused, normalise_path
 from vestibule.core.view import View, ViewFile
 from vestibule.git import Git, TreeEntry
@@ -55,7 +55,7 @@ def project(git: Git, commit: Sha, scope: Scope) -> View:
         for entry in shown
         if entry.mode != "120000" or _stays(entry.path, targets.get(entry.sha), regular, folders)
     ]
-    return View(base_commit=commit, files=tuple(files), omitted=len(entries) - len(files), writable=tuple(scope.write))
+    return View(base_commit=commit, files=tuple(files), omitted=len(entries) - len(files), writable=scope.writable)
 
 
 def _shown(entry: TreeEntry, scope: Scope) -> bool:
@@ -66,7 +66,7 @@ def _shown(entry: TreeEntry, scope: Scope) -> bool:
             return False
     except PathRefused:
         return False
-    if first_match(entry.path, scope.read) is None and first_match(entry.path, scope.write) is None:
+    if not scope.reads(entry.path) and not scope.writes(entry.path):
         return False
     return control_file(entry.path) is None
 
@@ -235,7 +235,7 @@ def _steps(path: str) -> list[str]:
 
 def mounts_for(view: View, scope: Scope, folder: Path) -> tuple[Mount, ...]:
     """The workspace's mounts: read-only, with writable places where the scope writes, and the view's own `.git`."""
-    return tuple(_mounts(view.model_copy(update={"writable": tuple(scope.write)}), folder))
+    return tuple(_mounts(view.model_copy(update={"writable": scope.writable}), folder))
 
 
 def _mounts(view: View, folder: Path) -> Iterator[Mount]:

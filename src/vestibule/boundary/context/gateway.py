@@ -22,15 +22,16 @@ from typing import Any
 from vestibule.boundary.context import catalogue, http, rules
 from vestibule.boundary.context.briefing import Briefing, Said
 from vestibule.boundary.context.cleared import Cleared
+from vestibule.boundary.context.extension import ToolSource
 from vestibule.boundary.context.limits import ContextLimits
 from vestibule.boundary.context.protocol import Protocol, Reply
 from vestibule.boundary.context.tools import Answer, Toolbox
 from vestibule.boundary.context.wire import jsonrpc
 from vestibule.boundary.context.workspace import Workspace
-from vestibule.core.crossing import Actor, Crossing
+from vestibule.core.crossing import Actor, Crossing, Held
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.model import Task
-from vestibule.core.ports import CommandRunner
+from vestibule.core.ports import CommandRunner, Questions
 from vestibule.core.view import View
 
 HOST = "context.vestibule.internal"
@@ -54,13 +55,16 @@ def build_context_app(
     view: View,
     runner: CommandRunner,
     feedback: Sequence[Said] = (),
+    sources: Sequence[ToolSource] = (),
+    questions: Questions | None = None,
     limits: ContextLimits | None = None,
     hosts: frozenset[str] = frozenset({HOST}),
     preload: bool = True,
 ) -> ContextApp:
     """The endpoint of a run, served at `/mcp`.
 
-    `feedback` is what reviewers sent back in earlier rounds. `hosts` are the accepted Host values.
+    `feedback` is what reviewers sent back in earlier rounds. `sources` add tools; `questions` takes what policy holds
+    to a person, and without it a hold is a plain refusal. `hosts` are the accepted Host values.
     `preload` starts to load the SDK at once; without it the first request that needs the SDK does.
     """
     bounds = limits or ContextLimits()
@@ -72,8 +76,14 @@ def build_context_app(
         runner=runner,
         limits=bounds,
     )
-    protocol = Protocol(catalogue.offered(task.scope.tools), body_bytes=bounds.body_bytes, preload=preload)
-    return ContextApp(crossing, authenticate, rights, toolbox, protocol, hosts)
+    tools = (*catalogue.offered(task.scope.tools), *(tool for source in sources for tool in source.tools()))
+    names = [tool.name for tool in tools]
+    built_in = len(catalogue.offered(task.scope.tools))
+    taken = {name for name in names if names.count(name) > 1} | {*names[built_in:]} & {*catalogue.TOOLS}
+    if taken:
+        raise DependencyDown("context", "Two tools have one name.", fact=", ".join(sorted(taken)))
+    protocol = Protocol(tools, body_bytes=bounds.body_bytes, preload=preload)
+    return ContextApp(crossing, authenticate, rights, toolbox, protocol, hosts, tuple(sources), questions)
 
 
 class ContextApp:
@@ -87,6 +97,8 @@ class ContextApp:
         toolbox: Toolbox,
         protocol: Protocol,
         hosts: frozenset[str],
+        sources: tuple[ToolSource, ...] = (),
+        questions: Questions | None = None,
     ) -> None:
         self._crossing = crossing
         self._authenticate = authenticate
@@ -94,6 +106,8 @@ class ContextApp:
         self._toolbox = toolbox
         self._protocol = protocol
         self._hosts = hosts
+        self._sources = sources
+        self._questions = questions
         self._limits = toolbox.limits
         self._held = http.Held(self._limits.bodies_bytes)
         self._threads = ThreadPoolExecutor(self._limits.concurrent_calls, "context-tool")
@@ -172,7 +186,15 @@ class ContextApp:
         name, arguments = message.params.get("name"), message.params.get("arguments")
         if not isinstance(name, str) or not isinstance(arguments, dict | None):
             raise jsonrpc.BadMessage(jsonrpc.INVALID_PARAMS, "A call has a name, and arguments that are an object.")
-        return await self._call(actor, message, rules.plan(name, arguments or {}, self._rights), headers)
+        return await self._call(actor, message, self._plan(name, arguments or {}), headers)
+
+    def _plan(self, name: str, arguments: dict[str, Any]) -> rules.Call:
+        if name not in catalogue.TOOLS:
+            for source in self._sources:
+                call = source.plan(name, arguments)
+                if call is not None:
+                    return call
+        return rules.plan(name, arguments, self._rights)
 
     async def _call(self, actor: Actor, message: jsonrpc.Message, call: rules.Call, headers: http.Headers) -> Reply:
         """Decides the call, records it, and carries it out through the SDK."""
@@ -184,8 +206,27 @@ class ContextApp:
             effect = partial(self._effect, call, body, headers)
             crossed = asyncio.ensure_future(self._crossing.cross_all(actor, call.steps, effect))
             return await asyncio.shield(crossed)
+        except Held as held:
+            raise await self._asked(call, held) from None
         finally:
             self._calls -= 1
+
+    async def _asked(self, call: rules.Call, held: Held) -> Refused:
+        """What the agent is told of a hold: the question that a person now has, if the call asks one."""
+        if self._questions is None or call.ask is None:
+            return held
+        ask, found = call.ask, held.refusal
+        try:
+            question = await asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                partial(self._questions.ask, ask.kind, ask.asked, ask.why, labels=self._crossing.labels.current),
+            )
+        except Refused as refused:
+            return refused
+        except Exception as error:  # noqa: BLE001 - a question that cannot be kept is no way in
+            return DependencyDown("questions", "The question could not be kept.", fact=type(error).__name__)
+        agent = f"A person was asked (question {question.id}). Go on with other work, then make the same call again."
+        return Refused(found.model_copy(update={"next": found.next.model_copy(update={"agent": agent})}))
 
     async def _effect(self, call: rules.Call, body: bytes, headers: http.Headers) -> tuple[Reply, bool, dict[str, Any]]:
         async with self._running:

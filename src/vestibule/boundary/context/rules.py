@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vestibule.boundary.context import catalogue
+from vestibule.boundary.context.extension import ToolSource
 from vestibule.boundary.context.wire.patch import BadPatch, FilePatch, parse_patch
 from vestibule.core.control_files import control_file, protected_path
 from vestibule.core.crossing import Step
-from vestibule.core.model import Scope
+from vestibule.core.model import QuestionKind, Scope
 from vestibule.core.text.globs import first_match, literal_prefix, matches
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
 from vestibule.core.text.sanitize import one_line
@@ -52,11 +53,11 @@ class Rights:
 
     def readable(self, path: str) -> bool:
         """Whether a file may be read, listed and searched."""
-        return first_match(path, self.scope.read) is not None and control_file(path) is None
+        return self.scope.reads(path) and control_file(path) is None
 
     def reaches(self, folder: str) -> bool:
         """Whether a readable file can lie at or below `folder` (`""` is the workspace)."""
-        return first_match(folder, self.scope.read) is not None or any(_below(folder, glob) for glob in self.scope.read)
+        return self.scope.reads(folder) or any(_below(folder, glob) for glob in self.scope.readable)
 
     def protected(self, path: str) -> bool:
         folded = fold(path)
@@ -84,6 +85,15 @@ def _below(folder: str, glob: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A question for a person. `asked` is what an answer is bound to; it and `why` are the agent's words."""
+
+    kind: QuestionKind
+    asked: dict[str, Any]
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One tool call, ready to be decided. `arguments` hold normalised paths.
 
@@ -95,6 +105,10 @@ class Call:
     steps: tuple[Step, ...]
     problem: str | None = None
     patches: tuple[tuple[str, FilePatch], ...] = field(default=(), repr=False)
+    source: ToolSource | None = field(default=None, repr=False, compare=False)
+    """Who carries it out; None is the built-in toolbox."""
+    ask: Ask | None = None
+    """The question that a person is asked when policy holds the call."""
 
 
 def plan(name: str, arguments: Mapping[str, Any], rights: Rights) -> Call:
@@ -172,7 +186,7 @@ def _reading(tool: str, path: str, name: str, *, in_read: bool, rights: Rights) 
 
 
 def _writing(tool: str, path: str, rights: Rights) -> Step:
-    readable = first_match(path, rights.scope.read) is not None
+    readable = rights.scope.reads(path)
     return _step(
         "context.write",
         path,
@@ -180,7 +194,7 @@ def _writing(tool: str, path: str, rights: Rights) -> Step:
         path_ok=True,
         path_rule="",
         tool_allowed=rights.tool(tool),
-        in_write=first_match(path, rights.scope.write) is not None,
+        in_write=rights.scope.writes(path),
         # A file of the view that the scope does not let be read must not be written blindly.
         in_read_or_new=readable or fold(path) not in rights.shown,
         protected=rights.protected(path),
@@ -194,7 +208,7 @@ def _get_task(given: dict[str, Any], rights: Rights) -> Call:
 
 def _read_file(given: dict[str, Any], rights: Rights) -> Call:
     path = given["path"]
-    in_read = first_match(path, rights.scope.read) is not None
+    in_read = rights.scope.reads(path)
     return Call("read_file", given, (_reading("read_file", path, path, in_read=in_read, rights=rights),))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vestibule.boundary.context.briefing import Briefing
+from vestibule.boundary.context.extension import ToolSource
 from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
 from vestibule.boundary.context.rules import Call, Rights
@@ -57,6 +58,8 @@ class Toolbox:
         """
         if call.problem is not None:
             return _failed("arguments", call.problem)
+        if call.source is not None:
+            return self._from(call.source, call)
         body = {
             "get_task": self._get_task,
             "list_files": self._list_files,
@@ -76,6 +79,13 @@ class Toolbox:
             raise DependencyDown(
                 "workspace", "The workspace of this run cannot be used.", fact=error.strerror or type(error).__name__
             ) from error
+
+    @staticmethod
+    def _from(source: ToolSource, call: Call) -> Answer:
+        try:
+            return source.carry_out(call)
+        except NotDone as error:
+            return _failed(error.code, str(error))
 
     def _get_task(self, _: Call) -> Answer:
         return Answer((self.briefing.text(),))

@@ -32,7 +32,10 @@ exec_facts := {
 	"command_allowed": {"is": true, "reason": "context.exec.command", "after": "tool_allowed"},
 }
 
-needed := call_facts if input.action == "context.call"
+needed := call_facts if {
+	input.action == "context.call"
+	not input.resource.server
+}
 
 call_facts := {
 	"tool_known": {"is": true, "reason": "context.tool_unknown"},

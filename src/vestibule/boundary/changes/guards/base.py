@@ -33,10 +33,11 @@ class KnownSecret:
 
 @dataclass(frozen=True)
 class GuardContext:
-    """What guards judge against. Globs are repository-relative; `write` is the scope of this change."""
+    """What guards judge against. Globs are repository-relative; `scope`, where given, narrows `write` and `read`."""
 
     write: tuple[str, ...]
     read: tuple[str, ...] = ("**",)
+    scope: Scope | None = None
     protected: tuple[str, ...] = ()
     max_files: int = 50
     max_lines: int = 2000
@@ -45,8 +46,9 @@ class GuardContext:
     @classmethod
     def of_scope(cls, scope: Scope, secrets: Iterable[KnownSecret] = ()) -> GuardContext:
         return cls(
-            write=scope.write,
-            read=scope.read,
+            write=scope.writable,
+            read=scope.readable,
+            scope=scope,
             protected=scope.protected,
             max_files=scope.max_files,
             max_lines=scope.max_lines,
@@ -59,7 +61,10 @@ class GuardContext:
         return tuple((pattern, fold(pattern)) for pattern in self.protected)
 
     def may_write(self, path: str) -> bool:
-        return first_match(path, self.write) is not None
+        return self.scope.writes(path) if self.scope else first_match(path, self.write) is not None
+
+    def may_read(self, path: str) -> bool:
+        return self.scope.reads(path) if self.scope else first_match(path, self.read) is not None
 
 
 class Guard(Protocol):

@@ -87,7 +87,7 @@ def _place(path: str, changes: ChangeSet, context: GuardContext) -> Iterator[_Pr
     if protected_path(path) or first_match(fold(path), [p for _, p in context.folded_protected]):
         yield _Problem("change.symlink.protected", Ruling.DENY, "The link names a protected file under another name.")
     elif raw not in changes.tree and not folder:
-        outside = not first_match(path, context.read)
+        outside = not context.may_read(path)
         yield _Problem(
             "change.symlink.dangling",
             Ruling.DENY if outside else Ruling.HOLD,
@@ -95,5 +95,5 @@ def _place(path: str, changes: ChangeSet, context: GuardContext) -> Iterator[_Pr
         )
     elif changes.tree.get(raw) == LINK:
         yield _Problem("change.symlink.chain", Ruling.HOLD, "The link names another link.")
-    elif not first_match(path, context.read) and not (folder and first_match(path + "/x", context.read)):
+    elif not context.may_read(path) and not (folder and context.may_read(path + "/x")):
         yield _Problem("change.symlink.scope", Ruling.DENY, "The link names a file outside the task's read scope.")

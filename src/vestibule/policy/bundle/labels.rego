@@ -1,0 +1,35 @@
+# What may flow where. The Rule of Two: untrusted input, sensitive data and an outward effect never all three
+# without a person. What is not known to be trusted is untrusted; what is not known to be public is sensitive.
+package vestibule
+
+trusted if input.labels.integrity in {"operator", "member"}
+
+public if input.labels.confidentiality == "public"
+
+outward if {
+	upstream_call
+	not input.facts.outward == false
+}
+
+# Approved by a person, for exactly this call.
+approved if input.facts.approved == true
+
+hold contains "labels.rule_of_two" if {
+	outward
+	not trusted
+	not public
+	not approved
+}
+
+# Arguments of an outward effect that come from text nobody vouches for.
+hold contains "labels.provenance" if {
+	outward
+	not input.facts.arguments_trusted == true
+	not approved
+}
+
+# Data beyond what the other side is cleared for does not flow there, whoever agrees.
+deny contains "labels.clearance" if {
+	outward
+	not input.facts.cleared == true
+}
