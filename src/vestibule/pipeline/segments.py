@@ -89,6 +89,11 @@ class Segments:
             "walls_ok": not missing,
             "config_from_base": True,
             "author_trusted": record.ticket.integrity.value in ("operator", "member"),
+            "trigger": "cli",
+            "permission": "admin",  # of a local user: the repository and this state folder are theirs
+            "permission_source": "local_user",
+            "is_bot": False,
+            "paid": True,
         }
         crossing = self.services.crossing(record)
         resource = {"id": record.id, "role": record.role, "source": record.ticket.source}

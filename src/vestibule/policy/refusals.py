@@ -418,6 +418,30 @@ ENTRIES: dict[str, Entry] = {
         "A member reads the ticket and starts the run in their own name.",
         lambda request: _text(request.resource.get("source", request.resource.get("id"))),
     ),
+    "task.trigger": Entry(
+        "This is not a way in which a run may start.",
+        _STOP,
+        "Start the run with `vestibule run`, in the console, or by a trigger that is configured.",
+        _facts("trigger"),
+    ),
+    "task.permission": Entry(
+        "Whoever asks for this run may not write to the repository, and a run is never cheaper to get than that.",
+        _STOP,
+        "Let a person with write permission start the run, or give this one that permission on the forge.",
+        _facts("permission", "trigger"),
+    ),
+    "task.permission_source": Entry(
+        "The permission of whoever asks is only claimed, or was established in a way that does not count here.",
+        _STOP,
+        "Ask the forge for the permission (its API, with Vestibule's own credential); never take it from the event.",
+        _facts("permission_source", "trigger"),
+    ),
+    "task.bot": Entry(
+        "A program starts runs only as an installation that the forge vouches for, and a person never as one.",
+        _STOP,
+        "Install the program as an app on the forge and name its installation, or start the run as a person.",
+        _facts("is_bot", "permission_source"),
+    ),
     "task.role": Entry(
         "The role is not defined at the base commit.",
         _STOP,

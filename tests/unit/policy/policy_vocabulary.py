@@ -10,9 +10,16 @@ PATH = {"path_ok": True, "path_rule": "", "tool_allowed": True, "control_file": 
 READ = {**PATH, "in_read": True}
 
 GOOD: dict[str, dict[str, Any]] = {
-    "task.admit": dict.fromkeys(
-        ("requester_known", "role_defined", "agent_defined", "walls_ok", "config_from_base", "author_trusted"), True
-    ),
+    "task.admit": {
+        **dict.fromkeys(
+            ("requester_known", "role_defined", "agent_defined", "walls_ok", "config_from_base", "author_trusted"), True
+        ),
+        "trigger": "cli",
+        "permission": "write",
+        "permission_source": "local_user",
+        "is_bot": False,
+        "paid": True,
+    },
     "context.read": READ,
     "context.list": READ,
     "context.search": READ,
@@ -61,6 +68,16 @@ OBJECTIONS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("task.admit", {"walls_ok": False}, {"task.walls"}),
     ("task.admit", {"config_from_base": False}, {"task.config"}),
     ("task.admit", {"author_trusted": False}, {"task.author"}),
+    ("task.admit", {"trigger": "dream"}, {"task.trigger"}),
+    *(("task.admit", {"permission": level}, {"task.permission"}) for level in ("none", "read", "triage", "owner", "")),
+    ("task.admit", {"permission_source": "claim"}, {"task.permission_source"}),
+    ("task.admit", {"permission_source": "claim", "permission": "admin", "paid": False}, {"task.permission_source"}),
+    ("task.admit", {"trigger": "forge_comment"}, {"task.permission_source"}),
+    ("task.admit", {"trigger": "forge_label"}, {"task.permission_source"}),
+    ("task.admit", {"permission_source": "forge_api"}, {"task.permission_source"}),
+    ("task.admit", {"is_bot": True}, {"task.bot"}),
+    ("task.admit", {"is_bot": True, "trigger": "forge_label", "permission_source": "forge_api"}, {"task.bot"}),
+    ("task.admit", {"is_bot": False, "trigger": "forge_label", "permission_source": "installation"}, {"task.bot"}),
     *(
         (action, changed, reasons)
         for action in ("context.read", "context.list", "context.search")
