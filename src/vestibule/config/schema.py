@@ -200,6 +200,21 @@ class RepoSandbox(_Strict):
     minimum: Annotated[tuple[WallName, ...], BeforeValidator(_tuple)] = ()
 
 
+class TrustConfig(_Strict):
+    """How an agent earns wider roles. A ladder lists roles from narrow to wide; an agent begins on its first rung.
+
+    The rung an agent stands on is in `.vestibule/trust.yaml`, which people commit; it is for one agent version.
+    """
+
+    ladders: dict[str, Annotated[Names, Field(min_length=2)]] = {}
+    clean_runs: Annotated[int, Field(gt=0, le=1000)] = 10
+    """Clean runs in a row, on the rung it stands on, before the next one is proposed."""
+    max_denials: Annotated[int, Field(ge=0)] = 5
+    """A run with more refused calls than this is not clean."""
+    self_reviewed: Literal["ignore", "count"] = "ignore"
+    """Whether a merge that its own requester approved is evidence."""
+
+
 _PERSON = re.compile(r"(?:local:[A-Za-z0-9_][A-Za-z0-9_.-]*|group:[A-Za-z0-9_-]+|oidc:https?://\S+#\S+)\Z")
 
 
@@ -217,6 +232,7 @@ class RepoConfig(_Strict):
     sandbox: RepoSandbox = RepoSandbox()
     labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(_tuple)] = ()
     views: Annotated[tuple[ViewConfig, ...], BeforeValidator(_tuple)] = ()
+    trust: TrustConfig = TrustConfig()
 
     @field_validator("roles", "agents", "groups")
     @classmethod
@@ -234,6 +250,18 @@ class RepoConfig(_Strict):
                     raise ValueError(f"{member!r}: write local:NAME, oidc:ISSUER#NAME or group:NAME")
                 if member.startswith("group:") and member[6:] not in self.groups:
                     raise ValueError(f"{member!r} is not defined under groups")
+        return self
+
+    @model_validator(mode="after")
+    def _rungs_are_roles(self) -> RepoConfig:
+        seen: dict[str, str] = {}
+        for ladder, rungs in self.trust.ladders.items():
+            for role in rungs:
+                if role not in self.roles:
+                    raise ValueError(f"trust.ladders.{ladder}: there is no role {role!r}")
+                if role in seen:
+                    raise ValueError(f"trust.ladders.{ladder}: the role {role!r} stands on {seen[role]} already")
+                seen[role] = ladder
         return self
 
     def eligible(self, members: tuple[str, ...]) -> tuple[str, ...]:
@@ -349,6 +377,7 @@ class OperatorScope(_Strict):
 class OperatorBudget(_Strict):
     usd_per_run: NanoUsd | None = None
     usd_per_day: NanoUsd | None = None
+    rounds_per_run: Annotated[int, Field(gt=0, le=100)] = 10
 
 
 class OperatorConfig(_Strict):
@@ -379,5 +408,5 @@ def uses(role: RoleConfig) -> tuple[UpstreamUse, ...]:
     return tuple(UpstreamUse(server=name, tools=tools) for name, tools in sorted(role.upstreams.items()))
 
 
-OPERATOR_ONLY = ("models", "base_url", "key", "policy", "budget", "trust_domain", "tools")
+OPERATOR_ONLY = ("models", "base_url", "key", "policy", "budget", "trust_domain", "tools", "scope", "upstreams")
 """Keys that live in the operator's configuration; a repository that sets one gets told so."""

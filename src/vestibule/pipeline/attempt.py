@@ -30,6 +30,7 @@ from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, S
 from vestibule.core.refusal import Refusal
 from vestibule.core.view import View
 from vestibule.identity.tokens import TaskTokens
+from vestibule.pipeline.admission import require_admitted
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.record import RunRecord, task_of
@@ -87,6 +88,7 @@ class Attempt:
             Refused: a wall, a guard or a dependency is down.
             AgentFailed: it ran out of time.
         """
+        require_admitted(self.services, self.record)
         self.services.sandbox.reap(self.record.id)
         self.services.ledger.recover(self.record.id)
         try:
@@ -226,7 +228,16 @@ class Attempt:
         walls = {name: wall.state for name, wall in sandbox.report.walls.items()}
         for refused in self.network.denied:
             self.services.say(f"{refused.fact}: {refused.reason}")
-        with self.services.recorded(self.record, "agent.start", self.record.agent.version, {"walls": walls}) as found:
+        record = self.record
+        details = {
+            "walls": walls,
+            "repo": str(record.repo),
+            "agent": record.agent.name,
+            "role": record.role,
+            "round": record.round,
+            "scripted": record.scripted,
+        }
+        with self.services.recorded(record, "agent.start", record.agent.version, details) as found:
             sandbox.go()
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})

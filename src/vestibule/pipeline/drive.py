@@ -13,7 +13,7 @@ from vestibule.core.refusal import refusal
 from vestibule.core.runs import Outcome, binding_digest
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
-from vestibule.pipeline.record import Feedback, RunRecord
+from vestibule.pipeline.record import Cause, Feedback, RunRecord
 from vestibule.pipeline.segments import APPROVED, Segments
 from vestibule.pipeline.services import Services
 
@@ -42,6 +42,10 @@ class Driver:
         segment = _due(record)
         if segment is None:
             return self.expire(record)
+        if record.state is State.RECEIVED:
+            # It never got as far as being admitted: who goes on with it is who asks for it now.
+            cause = Cause(trigger="resume", by=self.services.person.id)
+            record = self.services.runs.change(run, lambda old: {"cause": cause} if old.state is record.state else {})
         name, key = segment
         if name == "conclude":
             gate = self.services.gates.current(record.id)
@@ -182,6 +186,7 @@ class Driver:
                 "state": State.CHANGES_REQUESTED,
                 "round": old.round + 1,
                 "attempt": 0,
+                "cause": Cause(trigger="rework", by=person.id),
                 "feedback": (*old.feedback, feedback),
             }
 

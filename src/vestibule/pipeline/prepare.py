@@ -28,7 +28,7 @@ from vestibule.core.labels import Integrity
 from vestibule.core.model import AgentRef, Budget
 from vestibule.core.text.sanitize import one_line
 from vestibule.git import Git
-from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.record import Cause, RunRecord
 
 
 class RunRequest(Noun):
@@ -82,6 +82,7 @@ def prepare(
         updated=now,
         ticket=ticket,
         requester=requester,
+        cause=Cause(trigger="cli", by=requester),
         role=role_name,
         agent=AgentRef(
             name=name,

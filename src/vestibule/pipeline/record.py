@@ -29,6 +29,14 @@ class Feedback(Noun):
     findings: tuple[Finding, ...] = ()
 
 
+class Cause(Noun):
+    """What set off the round of work that is due: how, and by whom. `id` tells causes of one kind apart."""
+
+    trigger: str
+    by: str
+    id: str = ""
+
+
 class RunRecord(Noun):
     """Everything about a run that is not an event, a gate, a decision or a hold."""
 
@@ -54,6 +62,8 @@ class RunRecord(Noun):
 
     spec: Spec | None = None
     round: int = 1
+    cause: Cause = Cause(trigger="", by="")
+    """Who or what asked for this round. Each round is admitted for its own cause (`admission`)."""
     attempt: int = 0
     worked: str = ""
     """When the last attempt ended: the date of its commit, the same however often the result is applied."""

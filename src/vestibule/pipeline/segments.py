@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from vestibule.agents.registry import ADAPTERS
 from vestibule.core import clock
 from vestibule.core.crossing import first_refusal
 from vestibule.core.errors import (
@@ -29,6 +28,7 @@ from vestibule.core.ids import Sha
 from vestibule.core.model import GateBinding, State
 from vestibule.core.ports import Forge, MergeView
 from vestibule.core.verdict import Ruling
+from vestibule.pipeline.admission import admit
 from vestibule.pipeline.engine import Segment, Steps
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import apply_result, result_repository
@@ -65,6 +65,8 @@ class Segments:
         try:
             if round_ == 1:
                 steps.run("admit", lambda: self._admit(run))
+            else:
+                steps.run(f"admit-{round_}", lambda: admit(self.services, self.runs.get(run), {}))
             steps.run(f"work-{round_}", lambda: self._work(run))
             steps.run(f"check-{round_}", lambda: self._check(run))
             steps.run(f"propose-{round_}", lambda: self._propose(run))
@@ -79,44 +81,13 @@ class Segments:
         started = time.monotonic()
         record = self.runs.get(run)
         spec = specify(record.ticket)
-        config = self.services.config_of(record)
-        report = self.services.sandbox.report()
-        missing = report.missing(self.services.minimum(config))
-        facts = {
-            "requester_known": bool(record.requester),
-            "role_defined": record.role in config.roles,
-            "agent_defined": record.agent.name in {*config.agents, *ADAPTERS},
-            "walls_ok": not missing,
-            "config_from_base": True,
-            "author_trusted": record.ticket.integrity.value in ("operator", "member"),
-            "trigger": "cli",
-            "permission": "admin",  # of a local user: the repository and this state folder are theirs
-            "permission_source": "local_user",
-            "is_bot": False,
-            "paid": True,
-        }
-        crossing = self.services.crossing(record)
-        resource = {"id": record.id, "role": record.role, "source": record.ticket.source}
-        details = {
-            "walls_missing": list(missing),
-            "ticket": spec.ticket_digest,
-            "base": record.base_commit,
-            "requester": record.requester,
-        }
-        crossing.cross_sync(
-            self.services.actor(record, "person"),
-            "task.admit",
-            resource,
-            facts,
-            lambda: (None, {}),
-            details=details,
-        )
+        admit(self.services, record, {"ticket": spec.ticket_digest})
         self.services.ledger.open(record.id, record.budget)
         self.runs.set(
             run,
             state=State.SPECIFIED,
             spec=spec,
-            policy_digest=crossing.decider.digest,
+            policy_digest=self.services.policy(record.repo, record.base_commit).digest,
             timings=record.timings.model_copy(update={"intake": clock.elapsed_ms(started)}),
         )
 

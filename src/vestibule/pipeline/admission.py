@@ -1,0 +1,180 @@
+"""Who may start a paid round of work: one decision, `task.admit`, on every way that leads to an agent.
+
+Rules it keeps:
+1. A round is admitted before anything of it happens: the first one (`run`, or `resume` of a run that never got that
+   far), one that a reviewer sends back, one that an answer sets off. `require_admitted` looks for the decision in the
+   log before an agent starts; without one nothing starts, whatever called for it.
+2. Who caused the round is judged, not who asked for the run once. A permission is established here and now, never
+   taken from a row, an event, a variable or a ticket.
+3. In the embedded default the person is the operating-system user of this process (`getuid`), and may start what they
+   could do by hand: write to the repository and to the state folder. The evidence says how that was found.
+4. The rounds of one run are bounded by the operator, so that sending back without end is not spending without end.
+5. What cannot be found out is a fact that policy denies.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vestibule.agents.registry import ADAPTERS, adapter
+from vestibule.core.base import Noun
+from vestibule.core.errors import Refused, UsageError
+from vestibule.core.refusal import refusal
+from vestibule.core.verdict import Ruling
+from vestibule.git import Git, GitError
+
+if TYPE_CHECKING:
+    from vestibule.config.schema import RepoConfig
+    from vestibule.core.model import Person, WallsReport
+    from vestibule.pipeline.record import RunRecord
+    from vestibule.pipeline.services import Services
+
+ADMIT = "task.admit"
+
+
+class Permission(Noun):
+    """What a person may do with the repository, by the forge's words for it, and how that was established."""
+
+    level: Literal["none", "read", "write", "maintain", "admin"]
+    source: Literal["local_user", "forge_api", "installation", "none"]
+    evidence: dict[str, Any] = {}
+
+
+NOBODY = Permission(level="none", source="none")
+
+
+def local_permission(repo: Path, home: Path, person: Person) -> Permission:
+    """What the operating-system user of this process may do with `repo`: `write` is being able to move its branches.
+
+    The kernel is asked (`faccessat`, effective ids) for the folders that a commit, a branch and a run are written to,
+    so access lists and read-only mounts count. Nothing is written.
+    """
+    places = {"state folder": home, **_repository_places(repo)}
+    lacks = [name for name, path in places.items() if not _access(path, os.R_OK | os.W_OK | os.X_OK)]
+    reads = all(_access(path, os.R_OK | os.X_OK) for path in places.values())
+    level: Literal["none", "read", "write"] = "read" if reads else "none"
+    if not lacks and len(places) > 1:
+        level = "write"
+    return Permission(
+        level=level,
+        source="local_user",
+        evidence={"uid": os.getuid(), "person": person.id, "how": person.how, "lacks": lacks, "writes": sorted(places)},
+    )
+
+
+def _repository_places(repo: Path) -> dict[str, Path]:
+    try:
+        git = Git.open(repo)
+        common = (git.root / git.text(["rev-parse", "--git-common-dir"])).resolve()
+    except (UsageError, GitError, OSError):
+        return {}
+    return {"repository objects": common / "objects", "repository refs": common / "refs"}
+
+
+def _access(path: Path, mode: int) -> bool:
+    try:
+        return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+    except (OSError, ValueError):
+        return False
+
+
+def permission_of(services: Services, record: RunRecord) -> Permission:
+    """What whoever caused this round may do. Another person than the one of this process cannot be vouched for here."""
+    if record.cause.by != services.person.id:
+        return NOBODY.model_copy(update={"evidence": {"person": record.cause.by, "acting": services.person.id}})
+    return local_permission(record.repo, services.home, services.person)
+
+
+def facts_of(
+    record: RunRecord,
+    config: RepoConfig,
+    permission: Permission,
+    *,
+    missing_walls: tuple[str, ...],
+    rounds: int,
+) -> dict[str, Any]:
+    """The facts of `task.admit`. Pure. `rounds`: how many rounds the operator lets one run have."""
+    return {
+        "requester_known": bool(record.requester),
+        "trigger": record.cause.trigger,
+        "permission": permission.level,
+        "permission_source": permission.source,
+        "is_bot": False,
+        "paid": _paid(record),
+        "author_trusted": record.ticket.integrity.value in ("operator", "member"),
+        "role_defined": record.role in config.roles,
+        "agent_defined": record.agent.name in {*config.agents, *ADAPTERS},
+        "config_from_base": True,
+        "walls_ok": not missing_walls,
+        "rounds_left": 1 <= record.round <= rounds,
+    }
+
+
+def _paid(record: RunRecord) -> bool:
+    """Whether its model requests can cost money; what is not known to be free is paid."""
+    try:
+        return adapter(record.agent.adapter).needs_model and not record.scripted
+    except UsageError:
+        return True
+
+
+def admit(services: Services, record: RunRecord, details: dict[str, Any]) -> None:
+    """Decide and record whether this round of the run may begin. `details` join the record.
+
+    Raises:
+        Refused: policy does not admit it.
+        DependencyDown: policy, log, sandbox or git did not answer.
+    """
+    config = services.config_of(record)
+    report: WallsReport = services.sandbox.report()
+    missing = report.missing(services.minimum(config))
+    permission = permission_of(services, record)
+    rounds = services.operator.budget.rounds_per_run
+    services.crossing(record).cross_sync(
+        services.actor(record, "person"),
+        ADMIT,
+        {"id": record.id, "role": record.role, "source": record.ticket.source},
+        facts_of(record, config, permission, missing_walls=missing, rounds=rounds),
+        lambda: (None, {}),
+        details={
+            "walls_missing": list(missing),
+            "base": record.base_commit,
+            "requester": record.requester,
+            "round": record.round,
+            "cause": record.cause.model_dump(mode="json"),
+            "permission": permission.model_dump(mode="json"),
+            **details,
+        },
+    )
+
+
+def require_admitted(services: Services, record: RunRecord) -> None:
+    """The log holds an admission of exactly this round for exactly this cause.
+
+    Raises:
+        Refused: `task.unadmitted`.
+        DependencyDown: the log cannot be read.
+    """
+    wanted = (record.round, record.cause.model_dump(mode="json"))
+    failed: set[int | None] = set()
+    intents: dict[int, bool] = {}
+    for entry in services.audit.entries(run=record.id):
+        event = entry.event
+        if event.action != ADMIT:
+            continue
+        if event.phase == "outcome":
+            failed |= {event.intent} if event.result == "failed" else set()
+        elif event.verdict is Ruling.ALLOW:
+            intents[entry.seq] = (event.details.get("round"), event.details.get("cause")) == wanted
+    if not any(fits and seq not in failed for seq, fits in intents.items()):
+        raise Refused(
+            refusal(
+                "task.unadmitted",
+                "This round of the run was not admitted, so no agent starts.",
+                fact=f"{record.id}, round {record.round}, by {record.cause.trigger}",
+                agent="Stop here; only a person can go on from this point.",
+                person="Run the ticket again with `vestibule run`.",
+            )
+        )
