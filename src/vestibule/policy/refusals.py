@@ -468,6 +468,12 @@ ENTRIES: dict[str, Entry] = {
         "Run `vestibule doctor`: it names the walls that are down and what each needs.",
         _resource,
     ),
+    "task.rounds": Entry(
+        "The run has had all the rounds of work that the operator lets one run have.",
+        _STOP,
+        "Run the ticket anew, with what was learnt written into it; the operator sets `budget.rounds_per_run`.",
+        _resource,
+    ),
     "token.lease": Entry(
         "The run's lease has ended, so it gets no token.",
         _STOP,

@@ -27,6 +27,7 @@ admit_facts := {
 	"agent_defined": {"is": true, "reason": "task.agent"},
 	"config_from_base": {"is": true, "reason": "task.config"},
 	"walls_ok": {"is": true, "reason": "task.walls"},
+	"rounds_left": {"is": true, "reason": "task.rounds"},
 }
 
 # How a requester's permission can be established on each way in. What an event, a comment or a token says of
