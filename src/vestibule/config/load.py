@@ -25,7 +25,7 @@ def load_repo_config(data: bytes, name: str = REPO_CONFIG_PATH) -> RepoConfig:
     Raises:
         ConfigError: exit 2, naming file, line and the nearest valid key.
     """
-    return _validate(RepoConfig, parse(data, name), operator_hint=True)
+    return validate(RepoConfig, parse(data, name), operator_hint=True)
 
 
 def load_operator_config(environ: Mapping[str, str] | None = None) -> OperatorConfig:
@@ -50,7 +50,7 @@ def load_operator_config(environ: Mapping[str, str] | None = None) -> OperatorCo
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", where=str(path)) from None
-    return with_shipped_providers(_validate(OperatorConfig, parse(data, str(path)), operator_hint=False))
+    return with_shipped_providers(validate(OperatorConfig, parse(data, str(path)), operator_hint=False))
 
 
 def operator_config_path(environ: Mapping[str, str]) -> Path:
@@ -91,7 +91,8 @@ def shipped_role() -> RoleConfig:
     return RoleConfig(read=("**",), write=("**",))
 
 
-def _validate(model: type[M], document: Document, *, operator_hint: bool) -> M:
+def validate(model: type[M], document: Document, *, operator_hint: bool = False) -> M:
+    """The document as `model`. Raises ConfigError naming file, line and the nearest valid key."""
     if not isinstance(document.value, dict):
         raise ConfigError(
             "the file is no mapping of keys to values",

@@ -14,6 +14,7 @@ from vestibule.core.model import Bound, UpstreamUse, ViewRule
 from vestibule.core.money import parse_usd
 from vestibule.core.text.globs import ImpossibleGlob, check_glob
 from vestibule.core.text.names import NameRefused, canonical_endpoint, canonical_host
+from vestibule.core.text.patterns import SlowPattern, check_pattern
 
 Tool = Literal[
     "get_task",
@@ -339,6 +340,70 @@ class UpstreamLabel(_Strict):
         return Label(integrity=self.integrity, confidentiality=self.confidentiality)
 
 
+class UpstreamView(_Strict):
+    """Which part of a tool's result is shown; a result that cannot be shown so is refused."""
+
+    show: Literal["fields", "schema", "redacted"]
+    fields: Names = ()
+    redact: Names = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> UpstreamView:
+        if self.show == "fields" and not self.fields:
+            raise ValueError("a view of fields names them")
+        if self.show == "redacted" and not self.redact:
+            raise ValueError("a redacted view names what is replaced")
+        return self
+
+
+class ArgumentRule(_Strict):
+    """What one argument of an upstream tool may be. Of a list, what each item may be. All that is named must hold.
+
+    `pattern` must match the whole of a text of at most 1,024 characters. `paths` are globs below `root`, for arguments
+    that are paths; without `root` the argument is a relative path.
+    """
+
+    values: Annotated[tuple[str | int | bool, ...], BeforeValidator(_tuple)] = ()
+    pattern: str = ""
+    paths: Globs = ()
+    root: str = ""
+    min: int | None = None
+    max: int | None = None
+    max_length: Annotated[int, Field(gt=0, le=1 << 16)] | None = None
+
+    @model_validator(mode="after")
+    def _usable(self) -> ArgumentRule:
+        if self.pattern:
+            try:
+                check_pattern(self.pattern)
+            except SlowPattern as error:
+                raise ValueError(str(error)) from None
+        if self.root and (not self.root.startswith("/") or "/../" in f"{self.root}/" or self.root == "/"):
+            raise ValueError(f"{self.root!r}: root is an absolute folder other than /")
+        if self.root and not self.paths:
+            raise ValueError("root is for arguments that are paths: name the globs below it under paths")
+        return self
+
+
+class ToolRule(_Strict):
+    """One tool (or the tools of a glob) of an upstream server. The first rule that names a tool decides."""
+
+    tool: Annotated[str, Field(min_length=1)]
+    arguments: dict[str, ArgumentRule] = {}
+    extra_arguments: bool = False
+    """Whether arguments that the pinned schema does not name may be given, as far as the schema lets them."""
+    name: str = ""
+    """Another name for the agent, where the server's own would be refused. For a rule that names one tool."""
+    view: UpstreamView | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9_-]{1,48}", value):
+            raise ValueError(f"{value!r}: a tool's name has letters, digits, '-' and '_'")
+        return value
+
+
 class Upstream(_Strict):
     """An upstream MCP server: a program in a sandbox of its own (`command`), or an HTTP endpoint (`url`).
 
@@ -350,18 +415,60 @@ class Upstream(_Strict):
     folders: Names = ()
     url: str = ""
     key: KeySource | None = None
+    key_header: str = "Authorization"
+    """The header that carries `key`; in `Authorization` it is a bearer token."""
     tools: Annotated[Names, Field(min_length=1)]
     outward: Names = ("*",)
+    rules: Annotated[tuple[ToolRule, ...], BeforeValidator(_tuple)] = ()
     label: UpstreamLabel = UpstreamLabel()
     clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.PUBLIC
     seconds: Annotated[int, Field(gt=0, le=600)] = 30
+    start_seconds: Annotated[int, Field(gt=0, le=120)] = 20
     result_bytes: Annotated[int, Field(gt=0, le=1 << 20)] = 64 << 10
+    concurrent: Annotated[int, Field(gt=0, le=32)] = 4
+    failures: Annotated[int, Field(gt=0, le=100)] = 3
+    """So many failures in a row, and the server is left alone."""
+    pause_seconds: Annotated[int, Field(gt=0, le=3600)] = 30
+    """For so long at first, then twice as long each time, at most an hour."""
+    cache_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    """For so long the same call of a tool that is not outward gives the same answer within one attempt; 0 is never."""
+    memory_mb: Annotated[int, Field(gt=0, le=65536)] = 1024
 
     @model_validator(mode="after")
     def _one_way(self) -> Upstream:
         if bool(self.command) is bool(self.url):
             raise ValueError("an upstream has either a command or a url")
+        if self.url and (self.env or self.folders):
+            raise ValueError("env and folders are for a server that is a command")
+        if self.command and self.key:
+            raise ValueError("a key is for a server that is a url; a sandbox holds none")
+        if self.url:
+            check_upstream_url(self.url)
+        for folder in self.folders:
+            path = Path(folder)
+            if not path.is_absolute() or ".." in path.parts or str(path) in ("/", "/proc", "/sys", "/dev"):
+                raise ValueError(f"{folder!r}: folders are absolute host folders other than /, /proc, /sys and /dev")
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", self.key_header):
+            raise ValueError(f"{self.key_header!r} is no header's name")
+        for pattern in (*self.tools, *self.outward, *(rule.tool for rule in self.rules)):
+            try:
+                check_glob(pattern)
+            except ImpossibleGlob as error:
+                raise ValueError(str(error)) from None
+        names = [rule.name for rule in self.rules if rule.name]
+        if len(set(names)) != len(names):
+            raise ValueError("two rules give tools one name")
         return self
+
+
+def check_upstream_url(url: str) -> None:
+    """Raises ValueError unless it is `https`, or `http` to this machine; no user, query or fragment."""
+    found = re.fullmatch(r"(https?)://([^\s/?#@\\]+)(/[^\s?#\\]*)?", url)
+    if found is None or not url.isascii():
+        raise ValueError("url is an http(s) URL without user, query or fragment")
+    host = re.sub(r":[0-9]{1,5}\Z", "", found[2])
+    if found[1] == "http" and not re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|localhost|\[::1\]", host):
+        raise ValueError("a server that is not on this machine is reached by https only")
 
 
 class OperatorScope(_Strict):
@@ -393,6 +500,14 @@ class OperatorConfig(_Strict):
     upstreams: dict[str, Upstream] = {}
     budget: OperatorBudget = OperatorBudget()
     trust_domain: str = "vestibule.local"
+
+    @field_validator("upstreams")
+    @classmethod
+    def _servers(cls, value: dict[str, Upstream]) -> dict[str, Upstream]:
+        for name in value:
+            if not re.fullmatch(r"[a-z][a-z0-9-]{0,23}", name) or name in ("vestibule", "mcp"):
+                raise ValueError(f"{name!r}: a server's name has small letters, digits and '-', at most 24 characters")
+        return value
 
     @field_validator("trust_domain")
     @classmethod
