@@ -1,0 +1,290 @@
+"""Whether the arguments of an effect come from text that somebody vouches for: pure functions.
+
+Rules this module keeps:
+1. A value is trusted when it stands in trusted text as a whole: values are compared as what they are (numbers as
+   numbers, dates as dates, the rest word by word), never as parts of a longer word. `13` does not come from
+   `2024-05-13`, `room-13` or `13.50`.
+2. What is not shown to come from trusted text is untrusted: unknown types, too many values, too long ones.
+3. More trusted text never makes a trusted value untrusted; untrusted text is never looked at.
+4. A name in an object that the tool's schema does not have is a value like any other.
+5. The cost is linear in the arguments and the trusted text together (`MAX_VALUES` bounds their product).
+
+How words are compared (Unicode): text is brought to NFC, which changes the spelling of characters and not the
+characters. Compatibility forms (NFKC: full-width letters, ligatures) are other characters and stay so. Words of
+ASCII letters compare without regard to case, and so do an address's domain and a link's scheme and host;
+everything else compares exactly: identifiers, paths and other scripts.
+
+Known limit: where a trusted value may be used is not judged. An amount that the task names can be used as another
+number, and a person's address as another recipient; provenance bounds the values, policy bounds the tools.
+
+Source: argument provenance as in CaMeL (arXiv 2503.18813) and FIDES, without their interpreter.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from vestibule.boundary.context.values import Moments, moments_of, number_of, numbers_in
+from vestibule.core.labels import Integrity
+from vestibule.core.model import Spec
+
+MAX_VALUES = 256
+"""Values of one call that are looked at; a call with more is untrusted."""
+
+MAX_VALUE_CHARS = 64 << 10
+"""Length of one text value that is looked at; a longer one is untrusted."""
+
+MAX_DEPTH = 16
+"""Nesting of arguments that is looked at; what lies deeper is untrusted."""
+
+VOUCHED = frozenset({Integrity.OPERATOR, Integrity.MEMBER})
+"""Whose text is trusted."""
+
+_OPENING = "\"'`([{<«‹“”„‘’‚「『《〈（【¿¡*_"
+_CLOSING = "\"'`)]}>»›“”‘’」』》〉）】.,;:!?…*_。、，；：！？"
+_IDEOGRAPHS = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+_WORD = re.compile(r"[A-Za-z]+(?:[-'’][A-Za-z]+)*\Z")
+_ADDRESS = re.compile(r"([^\s@]+)@([^\s@]+)\Z")
+_LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*[^/?#]*)(.*)\Z", re.DOTALL)
+_POINTS = re.compile(r"://|@|\bwww\.|(?:^|[^\w.-])(?:[\w-]+\.)+[A-Za-z]{2,}(?:[/:?#]|$)|^mailto:|^data:|^javascript:")
+"""What makes a word in a free text point somewhere: links, addresses, mentions and bare host names."""
+
+_GAP = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One value of a call. `at` is its JSON pointer (RFC 6901); `how` says what vouches for it, "" when nothing does.
+
+    `how`: `empty`, `schema`, `text`, `number`, `moment`, `allowed`, `free_text`.
+    """
+
+    at: str
+    how: str
+
+    @property
+    def trusted(self) -> bool:
+        return bool(self.how)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What was found of every value of a call. `complete` is False when there were more than are looked at."""
+
+    leaves: tuple[Leaf, ...]
+    complete: bool = True
+
+    @property
+    def trusted(self) -> bool:
+        """Whether every value of the call comes from trusted text."""
+        return self.complete and all(leaf.trusted for leaf in self.leaves)
+
+    @property
+    def untrusted(self) -> tuple[str, ...]:
+        """JSON pointers of the values that nobody vouches for, in order."""
+        return tuple(leaf.at for leaf in self.leaves if not leaf.trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One trusted text, read once."""
+
+    words: frozenset[str]
+    stream: str
+    numbers: frozenset[Decimal]
+
+    @classmethod
+    def of(cls, text: str) -> _Text:
+        found = words(text)
+        return cls(frozenset(found), _joined(found), numbers_in(found))
+
+
+class Trusted:
+    """The texts that somebody vouches for, prepared for questions. Immutable; make one for a task and keep it.
+
+    `texts` are what people and the operator wrote, and results of servers whose label is trusted. `allowed` are whole
+    values that the operator lists; they are not searched for parts.
+    """
+
+    __slots__ = ("_allowed", "_moments", "_texts")
+
+    def __init__(self, texts: Iterable[str] = (), allowed: Iterable[str | int] = ()) -> None:
+        found = tuple(texts)
+        self._texts = tuple(_Text.of(text) for text in found)
+        self._moments = Moments.of(found)
+        self._allowed = frozenset(_joined(words(str(item))) for item in allowed)
+
+    @classmethod
+    def of(
+        cls, spec: Spec, *, instructions: Iterable[str] = (), answers: Iterable[str] = (), allowed: Iterable[str] = ()
+    ) -> Trusted:
+        """What a task starts with.
+
+        The ticket counts when its author is the operator or a member. `instructions` are those of the base commit,
+        `answers` what people said, `allowed` the operator's values.
+        """
+        ticket = (spec.title, spec.body, *spec.requirements, *spec.acceptance) if spec.integrity in VOUCHED else ()
+        return cls((*ticket, *instructions, *answers), allowed)
+
+    def also(self, *texts: str) -> Trusted:
+        """With further texts: a result whose label is trusted, a person's answer. Costs what the new texts cost."""
+        more = Trusted(texts)
+        more._texts = self._texts + more._texts
+        more._moments = self._moments.join(more._moments)
+        more._allowed = self._allowed
+        return more
+
+    def has_text(self, value: str) -> bool:
+        """Whether the words of `value` stand in one trusted text, one after the other."""
+        found = words(value)
+        if not found or _GAP in value:
+            return False
+        if len(found) == 1:
+            return any(found[0] in text.words for text in self._texts)
+        wanted = _joined(found)
+        return any(text.words.issuperset(found) and wanted in text.stream for text in self._texts)
+
+    def allows(self, value: str) -> bool:
+        """Whether the operator lists exactly this value."""
+        return _GAP not in value and bool(value.strip()) and _joined(words(value)) in self._allowed
+
+    def has_number(self, value: Decimal) -> bool:
+        return any(value in text.numbers for text in self._texts)
+
+    def has_moment(self, value: str) -> bool:
+        """Whether `value` is a date, a time or both, and the trusted text names the same."""
+        moment = moments_of(value)
+        return moment is not None and self._moments.covers(moment)
+
+
+def trusted_arguments(
+    tool: Any, arguments: Mapping[str, Any], trusted: Trusted, *, free_text: Collection[str] = ()
+) -> Provenance:
+    """What vouches for each value of a call.
+
+    `tool.schema` is the JSON Schema that was pinned: its booleans, enumerations, constants and defaults are choices
+    that whoever pinned it agreed to. `free_text` names arguments whose wording the operator leaves to the agent;
+    links, addresses, mentions and host names in them need trusted text all the same.
+    """
+    schema = tool.schema if isinstance(getattr(tool, "schema", None), Mapping) else {}
+    leaves: list[Leaf] = []
+    for at, name, value, part in _values("", "", arguments, schema, 0):
+        if len(leaves) == MAX_VALUES:
+            return Provenance(tuple(leaves), complete=False)
+        leaves.append(Leaf(at, _how(value, part, trusted, free=name in free_text)))
+    return Provenance(tuple(leaves))
+
+
+class _TooDeep:
+    """Stands for what is nested beyond `MAX_DEPTH`."""
+
+
+def _values(
+    at: str, top: str, value: Any, schema: Mapping[str, Any], depth: int
+) -> Iterator[tuple[str, str, Any, Mapping[str, Any]]]:
+    """Every leaf and every name that the schema does not have: pointer, top-level argument, value, its schema."""
+    if depth > MAX_DEPTH:
+        yield at, top, _TooDeep(), {}
+    elif isinstance(value, Mapping):
+        known = schema.get("properties")
+        for name, inner in value.items():
+            here = f"{at}/{_escaped(name)}"
+            part = known.get(name) if isinstance(known, Mapping) else None
+            if not isinstance(part, Mapping):
+                yield here, "", name, {}
+            yield from _values(here, top or str(name), inner, part if isinstance(part, Mapping) else {}, depth + 1)
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        part = schema.get("items")
+        for number, inner in enumerate(value):
+            yield from _values(f"{at}/{number}", top, inner, part if isinstance(part, Mapping) else {}, depth + 1)
+    else:
+        yield at, top, value, schema
+
+
+def _escaped(name: Any) -> str:
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def _how(value: Any, schema: Mapping[str, Any], trusted: Trusted, *, free: bool) -> str:
+    if value is None or value == "":
+        return "empty"
+    if _of_schema(value, schema):
+        return "schema"
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, (int, float)):
+        number = number_of(value)
+        return "number" if number is not None and trusted.has_number(number) else ""
+    if not isinstance(value, str) or len(value) > MAX_VALUE_CHARS:
+        return ""
+    if trusted.allows(value):
+        return "allowed"
+    if trusted.has_text(value):
+        return "text"
+    if trusted.has_moment(value):
+        return "moment"
+    if free and all(trusted.has_text(word) or trusted.allows(word) for word in _pointing(value)):
+        return "free_text"
+    return ""
+
+
+def _of_schema(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether the value is one that the pinned schema itself names, of the same type."""
+    if isinstance(value, bool):
+        return schema.get("type") == "boolean"
+    listed = schema.get("enum")
+    named = [*(listed if isinstance(listed, list) else []), *(schema[k] for k in ("const", "default") if k in schema)]
+    return any(type(item) is type(value) and item == value for item in named)
+
+
+def _pointing(text: str) -> Iterator[str]:
+    return (word for word in words(text) if _POINTS.search(word))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text in the form that is compared.
+
+    Quotes, brackets and stops around a word are words of their own. So is a possessive `'s`, and so is every ideograph
+    and kana (their scripts have no spaces).
+    """
+    found: list[str] = []
+    for chunk in unicodedata.normalize("NFC", text).replace(_GAP, "\ufffd").split():
+        start, end = 0, len(chunk)
+        while start < end and chunk[start] in _OPENING:
+            start += 1
+        while end > start and chunk[end - 1] in _CLOSING:
+            end -= 1
+        found += chunk[:start]
+        if start < end:
+            found += _core(chunk[start:end])
+        found += chunk[end:]
+    return tuple(found)
+
+
+def _core(chunk: str) -> list[str]:
+    if not chunk.isascii() and _IDEOGRAPHS.search(chunk):
+        return [_compared(part) for part in _IDEOGRAPHS.split(chunk) if part]
+    if len(chunk) > 2 and chunk[-2] in "'’" and chunk[-1] in "sS":
+        return [_compared(chunk[:-2]), "'s"]
+    return [_compared(chunk)]
+
+
+def _compared(word: str) -> str:
+    if _WORD.match(word):
+        return word.lower()
+    address = _ADDRESS.match(word)
+    if address is not None and word.isascii():
+        return f"{address[1]}@{address[2].lower()}"
+    link = _LINK.match(word) if "://" in word and word.isascii() else None
+    if link is not None and "@" not in link[1]:
+        return link[1].lower() + link[2]
+    return word
+
+
+def _joined(found: Sequence[str]) -> str:
+    return _GAP + _GAP.join(found) + _GAP if found else ""
