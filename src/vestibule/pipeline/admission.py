@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vestibule.agents.registry import ADAPTERS, adapter
+from vestibule.config.trust import TrustFile, may_take
 from vestibule.core.base import Noun
 from vestibule.core.errors import Refused, UsageError
 from vestibule.core.refusal import refusal
@@ -91,6 +92,7 @@ def facts_of(
     record: RunRecord,
     config: RepoConfig,
     permission: Permission,
+    trust: TrustFile,
     *,
     missing_walls: tuple[str, ...],
     rounds: int,
@@ -109,6 +111,7 @@ def facts_of(
         "config_from_base": True,
         "walls_ok": not missing_walls,
         "rounds_left": 1 <= record.round <= rounds,
+        "role_earned": may_take(config, trust, record.role, record.agent.name, record.agent.version),
     }
 
 
@@ -131,12 +134,15 @@ def admit(services: Services, record: RunRecord, details: dict[str, Any]) -> Non
     report: WallsReport = services.sandbox.report()
     missing = report.missing(services.minimum(config))
     permission = permission_of(services, record)
+    from vestibule.pipeline.prepare import read_trust
+
+    trust = read_trust(Git.open(record.repo), record.base_commit)
     rounds = services.operator.budget.rounds_per_run
     services.crossing(record).cross_sync(
         services.actor(record, "person"),
         ADMIT,
         {"id": record.id, "role": record.role, "source": record.ticket.source},
-        facts_of(record, config, permission, missing_walls=missing, rounds=rounds),
+        facts_of(record, config, permission, trust, missing_walls=missing, rounds=rounds),
         lambda: (None, {}),
         details={
             "walls_missing": list(missing),

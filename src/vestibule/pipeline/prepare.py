@@ -19,6 +19,7 @@ from vestibule.agents.registry import ADAPTERS, adapter
 from vestibule.config.load import REPO_CONFIG_PATH, load_repo_config
 from vestibule.config.roles import choose_role, scope_of
 from vestibule.config.schema import AgentConfig, OperatorConfig, RepoConfig, RoleConfig
+from vestibule.config.trust import TRUST_PATH, TrustFile, load_trust
 from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.canonical import digest
@@ -180,6 +181,11 @@ def read_config(git: Git, commit: Sha) -> RepoConfig:
             else "Run `vestibule init` and commit what it writes.",
         )
     return load_repo_config(data, f"{commit[:12]}:{REPO_CONFIG_PATH}")
+
+
+def read_trust(git: Git, commit: Sha) -> TrustFile:
+    """The rungs that agents stand on, in `commit`. Raises ConfigError when the file is there and wrong."""
+    return load_trust(git.blob(commit, TRUST_PATH, limit=1 << 20), f"{commit[:12]}:{TRUST_PATH}")
 
 
 def choose_agent(config: RepoConfig, request: RunRequest) -> tuple[str, AgentConfig]:

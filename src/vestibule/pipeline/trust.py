@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vestibule.config.schema import RepoConfig
-from vestibule.config.trust import TRUST_PATH, TrustFile, TrustStep, ladder_of, load_trust, rung
+from vestibule.config.trust import TRUST_PATH, TrustStep, ladder_of, load_trust, rung
 from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.crossing import error_details
@@ -23,9 +23,8 @@ from vestibule.core.text.sanitize import one_line
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git
 from vestibule.pipeline import trust_rules
+from vestibule.pipeline.prepare import read_config, read_trust
 from vestibule.pipeline.services import Services
-
-MAX_TRUST_BYTES = 256 * 1024
 
 
 class Standing(Noun):
@@ -41,11 +40,6 @@ class Standing(Noun):
     proposal: trust_rules.Proposal
 
 
-def read_trust(git: Git, commit: Sha) -> TrustFile:
-    """`.vestibule/trust.yaml` of a commit. Raises ConfigError when it is there and wrong."""
-    return load_trust(git.blob(commit, TRUST_PATH, limit=MAX_TRUST_BYTES), f"{commit[:12]}:{TRUST_PATH}")
-
-
 def terms_of(config: RepoConfig) -> trust_rules.Terms:
     trust = config.trust
     return trust_rules.Terms(
@@ -59,8 +53,6 @@ class TrustBook:
     """The records of one repository."""
 
     def __init__(self, services: Services, git: Git, base: Sha) -> None:
-        from vestibule.pipeline.prepare import read_config
-
         self.services = services
         self.git = git
         self.config = read_config(git, base)

@@ -468,6 +468,12 @@ ENTRIES: dict[str, Entry] = {
         "Run `vestibule doctor`: it names the walls that are down and what each needs.",
         _resource,
     ),
+    "task.role_earned": Entry(
+        "This agent version has not earned this role: it stands on a lower rung of the role's ladder.",
+        _STOP,
+        "Start it in the role that `vestibule trust` shows, or put it on this one with `vestibule trust apply`.",
+        _resource,
+    ),
     "task.rounds": Entry(
         "The run has had all the rounds of work that the operator lets one run have.",
         _STOP,

@@ -28,6 +28,7 @@ admit_facts := {
 	"config_from_base": {"is": true, "reason": "task.config"},
 	"walls_ok": {"is": true, "reason": "task.walls"},
 	"rounds_left": {"is": true, "reason": "task.rounds"},
+	"role_earned": {"is": true, "reason": "task.role_earned", "after": "role_defined"},
 }
 
 # How a requester's permission can be established on each way in. What an event, a comment or a token says of
