@@ -13,11 +13,12 @@ Rules it keeps:
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
@@ -30,11 +31,14 @@ from vestibule.core.text.globs import is_whole_folder, literal_prefix
 from vestibule.core.text.paths import PathRefused, normalise_path
 from vestibule.core.view import View, ViewFile
 from vestibule.git import Git, TreeEntry
+from vestibule.sandbox.view_files import Writer
 
 WORKSPACE = "/workspace"
 _NAME, _EMAIL, _TIME = "Vestibule", "view@vestibule.invalid", "946684800 +0000"
 _MODES = {"100644": "100644", "100664": "100644", "100755": "100755", "120000": "120000"}
 MAX_LINK = 4096
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENOENT)
+"""What an agent's own doing can lead to while a file is added."""
 
 
 def project(git: Git, commit: Sha, scope: Scope) -> View:
@@ -107,20 +111,66 @@ def materialise(git: Git, view: View, folder: Path, *, uid: int | None) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty.")
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _write_files(git, view, root)
-    finally:
-        os.close(root)
+    with Writer(folder, uid) as writer:
+        for file, data in _contents(git, view.files):
+            writer.write(file, data)
+        for prefix in writable_folders(view):
+            writer.folder(prefix)
     scratch = Path(tempfile.mkdtemp(prefix=".view-", dir=folder.parent))
     try:
         build_repository(git, view, scratch / "git")
         (scratch / "git").rename(folder / ".git")
     finally:
         shutil.rmtree(scratch)
-    for prefix in writable_folders(view):
-        _make_folder(folder, prefix)
-    _give(folder, uid)
+    if uid is not None:
+        from vestibule.sandbox.local.uids import own_workspace
+
+        own_workspace(folder / ".git", uid)
+        os.chown(folder, uid, uid, follow_symlinks=False)
+
+
+def extend(git: Git, view: View, scope: Scope, folder: Path, *, uid: int | None) -> View:
+    """Show what `scope` allows beyond `view` in a workspace that an agent is working in; the view with what was added.
+
+    A path where something stands already keeps what stands there, and stays out of the view: what the agent put there
+    without seeing the file must not become a change of it. The view's `.git` is the agent's by now and stays as it is.
+
+    Raises:
+        GitError, DependencyDown: the repository cannot be read.
+        OSError: the workspace is gone, or its disk is full.
+    """
+    wider = project(git, view.base_commit, scope)
+    known = {file.path for file in view.files}
+    fresh = [file for file in wider.files if file.path not in known]
+    added: list[ViewFile] = []
+    with Writer(folder, uid) as writer:
+        for file, data in _contents(git, fresh):
+            try:
+                writer.write(file, data)
+            except OSError as error:
+                if error.errno not in _IN_THE_WAY:
+                    raise
+            else:
+                added.append(file)
+    files = sorted((*view.files, *added), key=lambda file: file.path)
+    return view.model_copy(
+        update={
+            "files": tuple(files),
+            "omitted": view.omitted - len(added),
+            "writable": scope.writable,
+            "unshowable": wider.unshowable,
+        }
+    )
+
+
+def _contents(git: Git, files: Sequence[ViewFile]) -> Iterator[tuple[ViewFile, bytes]]:
+    """Files with what is shown of them."""
+    whole = [file for file in files if file.content is None]
+    for file, (_, data) in zip(whole, git.blobs(file.blob for file in whole), strict=True):
+        yield file, data
+    for file in files:
+        if file.content is not None:
+            yield file, file.content
 
 
 def build_repository(git: Git, view: View, git_dir: Path) -> Sha:
@@ -138,11 +188,14 @@ def build_repository(git: Git, view: View, git_dir: Path) -> Sha:
         )
     )
     own = Git(git_dir)
-    blobs = dict.fromkeys(file.blob for file in view.files)
+    blobs = dict.fromkeys(file.blob for file in view.files if file.content is None)
     if blobs:
         # Named objects only, without --revs: nothing that they were stored beside comes along.
         pack = git.run(["pack-objects", "--stdout", "-q"], stdin="".join(f"{sha}\n" for sha in blobs).encode())
         own.run(["index-pack", "--stdin", "--fix-thin"], stdin=pack)
+    for file in view.files:
+        if file.content is not None:
+            _loose(git_dir, file.blob, file.content)
     listing = b"".join(f"{file.mode} {file.blob}\t".encode() + file.path.encode() + b"\0" for file in view.files)
     env = {"GIT_INDEX_FILE": str(git_dir / "index")}
     own.run(["update-index", "-z", "--index-info"], stdin=listing, env=env)
@@ -152,64 +205,11 @@ def build_repository(git: Git, view: View, git_dir: Path) -> Sha:
     return commit
 
 
-def _write_files(git: Git, view: View, root: int) -> None:
-    contents = git.blobs(file.blob for file in view.files)
-    made: dict[str, int] = {}
-    try:
-        for file, (_, data) in zip(view.files, contents, strict=True):
-            parent, _, name = file.path.rpartition("/")
-            at = _folder(root, parent, made)
-            if file.mode == "120000":
-                os.symlink(data, os.fsencode(name), dir_fd=at)
-                continue
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o755 if file.mode == "100755" else 0o644, dir_fd=at)
-            try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-                os.fchmod(fd, 0o755 if file.mode == "100755" else 0o644)
-            finally:
-                os.close(fd)
-    finally:
-        for fd in made.values():
-            os.close(fd)
-
-
-def _folder(root: int, path: str, made: dict[str, int]) -> int:
-    """A descriptor of a folder below `root`, made on the way. At most a few stay open."""
-    if not path:
-        return root
-    if path not in made:
-        if len(made) > 64:
-            for fd in made.values():
-                os.close(fd)
-            made.clear()
-        at = os.dup(root)
-        for part in path.split("/"):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(part, 0o755, dir_fd=at)
-            deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            os.close(at)
-            at = deeper
-        made[path] = at
-    return made[path]
-
-
-def _make_folder(folder: Path, path: str) -> None:
-    made: dict[str, int] = {}
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _folder(root, path, made)
-    finally:
-        for fd in (root, *made.values()):
-            os.close(fd)
-
-
-def _give(folder: Path, uid: int | None) -> None:
-    from vestibule.sandbox.local.uids import own_workspace
-
-    own_workspace(folder, uid)
+def _loose(git_dir: Path, name: Sha, content: bytes) -> None:
+    """A blob of the view's own, as a loose object (gitformat-loose(5))."""
+    path = git_dir / "objects" / name[:2] / name[2:]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(zlib.compress(b"blob %d\0" % len(content) + content, 1))
 
 
 def writable_folders(view: View) -> tuple[str, ...]:
@@ -245,8 +245,10 @@ def _mounts(view: View, folder: Path) -> Iterator[Mount]:
         return
     yield Mount(source=folder, target=WORKSPACE)
     yield Mount(source=folder / ".git", target=f"{WORKSPACE}/.git", write=True)
+    with Writer(folder) as writer:
+        for path in folders:
+            writer.folder(path)
     for path in folders:
-        _make_folder(folder, path)
         yield Mount(source=folder / path, target=f"{WORKSPACE}/{path}", write=True)
     for file in view.files:
         covered = any(step in folders for step in _steps(file.path))
