@@ -246,6 +246,18 @@ ENTRIES: dict[str, Entry] = {
         "Grant or refuse it with `vestibule answer` or in the console.",
         _resource,
     ),
+    "question.limit": Entry(
+        "The run has asked people too much.",
+        "Go on without asking; wait for the answers that are still open.",
+        "Answer or refuse what is open, with `vestibule questions`.",
+        _resource,
+    ),
+    "question.asked": Entry(
+        "What was asked has no plain form.",
+        "Ask with plain text and numbers only.",
+        "Nothing to do.",
+        _resource,
+    ),
     "scope.refused": Entry(
         "A person refused these paths.",
         "Go on without them.",

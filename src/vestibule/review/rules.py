@@ -64,9 +64,14 @@ def is_agent(person: Person, agent_ids: Collection[str] = ()) -> bool:
 
 def is_eligible(person: Person, gate: Gate) -> bool:
     """Whether the gate's list names this person or one of their groups; an empty list names every local person."""
-    if not gate.eligible:
+    return is_named(person, gate.eligible)
+
+
+def is_named(person: Person, eligible: Collection[str]) -> bool:
+    """The same for a list of its own."""
+    if not eligible:
         return person.id.startswith("local:")
-    return person.id in gate.eligible or any(group in gate.eligible for group in person.groups)
+    return person.id in eligible or any(group in eligible for group in person.groups)
 
 
 def is_expired(gate: Gate, now: str) -> bool:

@@ -1,8 +1,8 @@
 """Signed decisions: what a person answered, provable without this installation's database.
 
 Rules it keeps:
-1. The signed bytes are a context line and the canonical JSON of the whole decision: nothing of it can change,
-   and no other signature of this installation means a decision.
+1. The signed bytes are a context line and the canonical JSON of the whole decision (or answer): nothing of it can
+   change, and no other signature of this installation means one.
 2. The review key is its own, apart from the audit log's, and lies in a file that only its owner can read.
 3. A key that is missing, readable by others, or damaged is `DependencyDown("review_key")`; none is made in its place
    unless the caller asks for the first one.
@@ -21,6 +21,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -29,10 +30,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from vestibule.core.base import Noun
 from vestibule.core.canonical import canonical_json
 from vestibule.core.errors import DependencyDown, VerificationFailed
-from vestibule.core.model import Decision
+from vestibule.core.model import Decision, Question
 from vestibule.store.database import make_private_folder
 
 CONTEXT = b"vestibule decision v1\n"
+ANSWER_CONTEXT = b"vestibule answer v1\n"
 KEY_NAME = "review.key"
 _SEED = 32
 
@@ -90,7 +92,13 @@ class ReviewKey:
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     def sign(self, decision: Decision) -> DecisionSignature:
-        value = self._private.sign(signed_bytes(decision))
+        return self._signature(signed_bytes(decision))
+
+    def sign_answer(self, question: Question) -> DecisionSignature:
+        return self._signature(answer_bytes(question))
+
+    def _signature(self, data: bytes) -> DecisionSignature:
+        value = self._private.sign(data)
         return DecisionSignature(key=self.id, value=base64.b64encode(value).decode("ascii"))
 
 
@@ -104,8 +112,32 @@ def signed_bytes(decision: Decision) -> bytes:
     return CONTEXT + canonical_json(decision.model_dump(mode="json"))
 
 
+def answer_bytes(question: Question) -> bytes:
+    """What is signed of an answered question: what was asked (by its digest), and the whole answer."""
+    answer = {
+        "question": question.id,
+        "digest": question.digest,
+        "state": question.state,
+        "person": question.person.model_dump(mode="json") if question.person else None,
+        "reason": question.reason,
+        "self_review": question.self_review,
+        "answered": question.answered,
+    }
+    return ANSWER_CONTEXT + canonical_json(answer)
+
+
 def verify_decision(decision: Decision, signature: DecisionSignature, public: bytes) -> None:
     """Holds, or raises `VerificationFailed`. `public` is the raw key, from where the caller trusts it."""
+    _verify(f"decision {decision.id}", lambda: signed_bytes(decision), signature, public)
+
+
+def verify_answer(question: Question, signature: DecisionSignature | None, public: bytes) -> None:
+    """The same for the answer of a question; none at all does not hold."""
+    missing = DecisionSignature(algorithm="", key="", value="")
+    _verify(f"the answer to {question.id}", lambda: answer_bytes(question), signature or missing, public)
+
+
+def _verify(what: str, data: Callable[[], bytes], signature: DecisionSignature, public: bytes) -> None:
     problem = ""
     if signature.algorithm != "Ed25519":
         problem = f"an unknown algorithm {signature.algorithm!r}"
@@ -114,14 +146,14 @@ def verify_decision(decision: Decision, signature: DecisionSignature, public: by
     else:
         try:
             value = base64.b64decode(signature.value, validate=True)
-            Ed25519PublicKey.from_public_bytes(public).verify(value, signed_bytes(decision))
+            Ed25519PublicKey.from_public_bytes(public).verify(value, data())
         except (binascii.Error, ValueError, InvalidSignature):
-            problem = "the signature does not fit the decision"
+            problem = "the signature does not fit"
     if problem:
         raise VerificationFailed(
-            f"The signature of decision {decision.id} does not hold.",
+            f"The signature of {what} does not hold.",
             why=problem[:1].upper() + problem[1:] + ".",
-            next_step="Treat the decision as never given, and find out who wrote to the database.",
+            next_step="Treat it as never given, and find out who wrote to the database.",
         )
 
 

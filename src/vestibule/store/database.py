@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from vestibule.core.errors import DependencyDown
 from vestibule.store import tables
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: the first. 2: the table `questions`."""
 BUSY_SECONDS = 10
 
 
@@ -85,6 +86,10 @@ class Database:
                     f"The state database has schema {found}, newer than this program's {SCHEMA_VERSION}.",
                     person="Upgrade vestibule, or point VESTIBULE_HOME at another folder.",
                 )
+            if found < SCHEMA_VERSION:
+                # So far every version only added tables: what is missing is made, what is there stays as it is.
+                tables.metadata.create_all(connection)
+                connection.execute(update(tables.schema_version).values(version=SCHEMA_VERSION))
 
 
 def make_engine(url: str, *, synchronous: str = "FULL", immediate: bool = True) -> Engine:

@@ -40,6 +40,20 @@ decisions = Table(
     UniqueConstraint("gate", "person", name="one_decision_per_person_and_gate"),
 )
 
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("run", String(32), ForeignKey("runs.id"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("asked", String(80), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("expires", String(32), nullable=False),
+    Column("document", Text, nullable=False),
+    UniqueConstraint("run", "kind", "asked", name="one_question_per_run_and_content"),
+)
+"""One row a question of an agent's. `asked` is the digest of what it asks, `document` the question and its answer."""
+
 budgets = Table(
     "budgets",
     metadata,
