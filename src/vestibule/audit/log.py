@@ -3,8 +3,10 @@
 Rules it keeps:
 1. A receipt exists only after the commit that made its entry durable.
 2. Whatever breaks (disk full, locked, corrupted, read-only, exchanged, closed, forked process), the futures at hand and
-   all later ones fail with `DependencyDown("audit")` until the log is opened anew. Nothing is retried or buffered.
+   all later ones fail with `DependencyDown("audit")` until the log is opened anew. Nothing is retried.
 3. A signed checkpoint follows within 256 entries or one second, and at close.
+4. An intent is written at once. An outcome, which no effect waits for, may wait some milliseconds for the next intent
+   and share its commit; an intent whose outcome a kill took away meanwhile is closed as unknown by the reconciler.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from vestibule.core.model import Event, Receipt
 SEAL_EVERY: Final = 256
 SEAL_SECONDS: Final = 1.0
 MAX_BATCH: Final = 512
+LINGER_SECONDS: Final = 0.005
+"""How long outcomes wait for company before they are committed by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,18 +247,25 @@ class AuditLog:
         timeout = None
         if self._sequencer.size > self._sequencer.sealed:
             timeout = max(0.0, sealed_at + SEAL_SECONDS - time.monotonic())
+        until: float | None = None
         try:
             work = self._queue.get(timeout=timeout)
             while True:
+                urgent = True
                 if isinstance(work, _Stop):
                     return batch, seals, True
                 if isinstance(work, _Seal):
                     seals.append(work)
                 elif work.future.set_running_or_notify_cancel():
                     batch.append(work)
+                    urgent = work.prepared.event.phase != "outcome"
                 if len(batch) >= MAX_BATCH:
                     break
-                work = self._queue.get_nowait()
+                if urgent:
+                    until = 0.0
+                elif until is None:
+                    until = time.monotonic() + LINGER_SECONDS
+                work = self._queue.get(timeout=max(0.0, until - time.monotonic()) if until else 0.0)
         except queue.Empty:
             pass
         return batch, seals, False

@@ -42,10 +42,11 @@ class Label(Noun):
 
     def join(self, other: Label) -> Label:
         """The label of something that has read both."""
-        return Label(
-            integrity=max(self.integrity, other.integrity, key=_INTEGRITY.index),
-            confidentiality=max(self.confidentiality, other.confidentiality, key=_CONFIDENTIALITY.index),
-        )
+        integrity = max(self.integrity, other.integrity, key=_INTEGRITY.index)
+        confidentiality = max(self.confidentiality, other.confidentiality, key=_CONFIDENTIALITY.index)
+        if integrity is self.integrity and confidentiality is self.confidentiality:
+            return self
+        return Label(integrity=integrity, confidentiality=confidentiality)
 
     def flows_to(self, clearance: Confidentiality) -> bool:
         """Whether something with this label may go to a place cleared up to `clearance`."""
