@@ -184,6 +184,34 @@ class CommandRunner(Protocol):
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> SandboxResult: ...
 
 
+class ServerProcess(Protocol):
+    """An upstream MCP server that runs in a sandbox of its own. The descriptors are this process's ends, its to close."""
+
+    @property
+    def stdin(self) -> int:
+        """Writing end of the server's standard input."""
+        ...
+
+    @property
+    def stdout(self) -> int:
+        """Reading end of its standard output."""
+        ...
+
+    def kill(self) -> str:
+        """Every process of it is gone when this returns. Idempotent. Gives the tail of its stderr, untrusted."""
+        ...
+
+
+class ServerRunner(Protocol):
+    """Starts upstream MCP servers: no network, `folders` read-only at their own place, `env` and nothing else."""
+
+    def start(
+        self, server: str, command: Sequence[str], env: Mapping[str, str], folders: Sequence[str], memory_mb: int
+    ) -> ServerProcess:
+        """Raises `DependencyDown`: `sandbox`, `walls`. After the attempt's end nothing starts any more."""
+        ...
+
+
 class Questions(Protocol):
     """What one run's agent asks people. Thread-safe; rows, so an answer may come from another process."""
 

@@ -2,7 +2,7 @@
 
 Python's engine tries alternatives one after another, so a pattern can take time that grows exponentially with the
 text. Rules this module keeps:
-1. No choice within a repetition: no further repetition of varying length, no alternatives longer than a character.
+1. No choice within a repetition: no further repetition of varying length, no alternatives other than characters.
    No look-around, no back-reference.
 2. The ways in which a pattern can be tried on one text, over all its choices, are at most `MAX_WAYS`: two
    repetitions without a bound, or some more with small ones.
@@ -40,7 +40,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def _ways(parsed: Any, *, inside: bool) -> int:
-    """In how many ways the repetitions of a pattern can share a text. Raises `SlowPattern` for what is never allowed."""
+    """In how many ways the repetitions of a pattern can share a text. Raises `SlowPattern` for what never is allowed."""
     found = 1
     for op, argument in parsed:
         if op in _REPEATS:
@@ -50,7 +50,7 @@ def _ways(parsed: Any, *, inside: bool) -> int:
             found *= min(int(high) - int(low), MAX_TEXT - 1) + 1
             found *= _ways(body, inside=inside or high > 1)
         elif op is sre.BRANCH:
-            if inside and not all(_single(branch) for branch in argument[1]):
+            if inside:  # alternatives of one character each were made a set by the parser
                 raise SlowPattern("alternatives within a repetition could take long")
             found *= sum(_ways(branch, inside=inside) for branch in argument[1])
         elif op is sre.SUBPATTERN:
@@ -60,11 +60,6 @@ def _ways(parsed: Any, *, inside: bool) -> int:
         elif op in (sre.ASSERT, sre.ASSERT_NOT, sre.GROUPREF, sre.GROUPREF_EXISTS):
             raise SlowPattern("look-around and back-references are not supported here")
     return found
-
-
-def _single(branch: Any) -> bool:
-    """Whether an alternative is one character."""
-    return len(branch) == 1 and branch[0][0] in (sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY)
 
 
 @lru_cache(maxsize=1024)

@@ -118,6 +118,15 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def strict_json(body: bytes) -> Any:
+    """Any JSON value, read by rule 1; the upstream servers' messages are read by it too.
+
+    Raises:
+        BadMessage: it breaks the rule.
+    """
+    return _strict(body)
+
+
 def _strict(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
