@@ -8,7 +8,9 @@ Rules it keeps:
    repository start no hook and no server and redirect nothing (CVE-2025-59536, CVE-2026-21852). The view leaves
    them out as well; neither is trusted alone.
 2. Every model alias points at the task's model, so that hidden side calls are priced and allowed like the rest.
-3. Telemetry, updates and error reports are off for speed and silence; the missing route is what holds them.
+3. The repository's instructions come from its base commit in a file of the tmpfs HOME, as system prompt: no file of
+   the working tree is memory, and an `@path` in them is text, not an import.
+4. Telemetry, updates and error reports are off for speed and silence; the missing route is what holds them.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from vestibule.agents.base import (
     last_events,
     prompt,
     tail,
+    told,
     words,
 )
 from vestibule.core.errors import UsageError
 
 _CONFIG = "vestibule-mcp.json"
+_INSTRUCTIONS = "vestibule-instructions.md"
 SILENT = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_TELEMETRY": "1",
@@ -83,7 +87,6 @@ class ClaudeCode:
                 }
             }
         }
-        allowed = ",".join(f"mcp__{MCP_SERVER}__{tool}" for tool in dict.fromkeys(("get_task", *task.scope.tools)))
         argv = [
             str(self.program(situation.tools)),
             "-p",
@@ -99,11 +102,16 @@ class ClaudeCode:
             f"/home/agent/{_CONFIG}",
             "--strict-mcp-config",
         ]
+        home_files = {_CONFIG: json.dumps(config).encode()}
+        if situation.instructions:
+            home_files[_INSTRUCTIONS] = told(situation.instructions).encode("utf-8", "replace")
+            argv += ["--append-system-prompt-file", f"/home/agent/{_INSTRUCTIONS}"]
         if situation.native:
             # The walls are the sandbox's; its own prompts would only make a headless run fail.
             argv += ["--dangerously-skip-permissions", "--disallowedTools", _WEB_TOOLS]
         else:
-            argv += ["--tools", "", "--allowedTools", allowed]
+            # Whatever our server offers: which calls are allowed is decided there, call by call.
+            argv += ["--tools", "", "--allowedTools", f"mcp__{MCP_SERVER}"]
         env = {
             **environment(situation),
             **SILENT,
@@ -117,7 +125,7 @@ class ClaudeCode:
             "CLAUDE_CODE_SUBAGENT_MODEL": model,
             "MCP_TIMEOUT": "30000",
         }
-        return Plan(argv=tuple(argv), env=env, home_files={_CONFIG: json.dumps(config).encode()})
+        return Plan(argv=tuple(argv), env=env, home_files=home_files)
 
     def last_message(self, transcript: bytes) -> str:
         for event in last_events(transcript):

@@ -24,15 +24,18 @@ from vestibule.boundary.network.rules import plan as network_plan
 from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.errors import AgentFailed, DependencyDown
+from vestibule.core.instructions import Instruction
 from vestibule.core.labels import Label
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.refusal import Refusal
 from vestibule.core.view import View
+from vestibule.git import Git
 from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.admission import require_admitted
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
+from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
@@ -76,6 +79,7 @@ class Attempt:
         self._flooded = threading.Event()
         self.crossing = services.crossing(record)
         self.crossing.audit = BoundedSink(self.crossing.audit, self._asked_too_much)
+        self.instructions: tuple[Instruction, ...] = ()
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
@@ -118,6 +122,7 @@ class Attempt:
             agent=self.services.actor(self.record, "agent"), probe=self.services.actor(self.record, "probe")
         )
         view = self._project()
+        self._instruct()
         plan = self._plan(tokens.agent_token)
         sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
         living.callback(sandbox.kill)
@@ -144,11 +149,23 @@ class Attempt:
         materialise(source, view, self.workspace, uid=self.services.sandbox.workspace_uid(self.record.id))
         return view
 
+    def _instruct(self) -> None:
+        """Reads the base commit's instructions, and joins their label before anybody is told anything."""
+        self.instructions = instructions_of(Git.open(self.record.repo), self.record.base_commit, self.record.scope)
+        self.crossing.labels.join(label_of_all(self.instructions))
+
     def _plan(self, token: str) -> Plan:
         record = self.record
         tools = tuple(Path(item) for item in self.services.operator.sandbox.tools)
         return adapter(record.agent.adapter).plan(
-            Situation(task=self.task, token=token, tools=tools, command=record.command, native=record.native)
+            Situation(
+                task=self.task,
+                token=token,
+                tools=tools,
+                command=record.command,
+                native=record.native,
+                instructions=self.instructions,
+            )
         )
 
     def _spec(self, plan: Plan, view: View) -> SandboxSpec:
@@ -236,8 +253,10 @@ class Attempt:
             "role": record.role,
             "round": record.round,
             "scripted": record.scripted,
+            "instructions": as_details(self.instructions),
         }
-        with self.services.recorded(record, "agent.start", record.agent.version, details) as found:
+        labels = self.crossing.labels.current
+        with self.services.recorded(record, "agent.start", record.agent.version, details, labels=labels) as found:
             sandbox.go()
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vestibule.cost.ledger import Ledger
     from vestibule.policy import PolicySet
     from vestibule.review.gates import Gates
+    from vestibule.review.questions import QuestionBook
+    from vestibule.review.signing import ReviewKey
     from vestibule.sandbox.local import LocalSandbox
 
 POLICY_FOLDER = ".vestibule/policy/"
@@ -60,12 +62,25 @@ class Services:
         )
 
     @cached_property
-    def gates(self) -> Gates:
-        from vestibule.review.gates import Gates, any_decisions
+    def review_key(self) -> ReviewKey:
+        from vestibule.review.gates import any_decisions
+        from vestibule.review.questions import any_answers
         from vestibule.review.signing import ReviewKey
 
-        # The first key is made; one that decisions were signed with is never replaced.
-        return Gates(self.db, ReviewKey.load(self.home, create=not any_decisions(self.db)))
+        # The first key is made; one that something was signed with is never replaced.
+        return ReviewKey.load(self.home, create=not any_decisions(self.db) and not any_answers(self.db))
+
+    @cached_property
+    def gates(self) -> Gates:
+        from vestibule.review.gates import Gates
+
+        return Gates(self.db, self.review_key)
+
+    @cached_property
+    def questions(self) -> QuestionBook:
+        from vestibule.review.questions import QuestionBook
+
+        return QuestionBook(self.db, self.review_key)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -170,8 +185,11 @@ class Services:
         verdict: Ruling = Ruling.ALLOW,
         reasons: tuple[str, ...] = (),
         details: dict[str, Any] | None = None,
+        labels: Label | None = None,
     ) -> Callable[[bool, dict[str, Any]], None]:
         """A durable intent about the run itself; what it gives writes the outcome: whether it went well, details.
+
+        `labels`: what the run has read, where that matters to the event.
 
         Raises:
             DependencyDown: `audit`.
@@ -187,6 +205,7 @@ class Services:
             verdict=verdict,
             reasons=reasons,
             attempt=actor.attempt,
+            labels=labels or Label(),
             details=details or {},
         )
         receipt = self.audit.submit(intent).result()
@@ -199,13 +218,19 @@ class Services:
 
     @contextmanager
     def recorded(
-        self, record: RunRecord, action: str, resource: str, details: dict[str, Any] | None = None
+        self,
+        record: RunRecord,
+        action: str,
+        resource: str,
+        details: dict[str, Any] | None = None,
+        *,
+        labels: Label | None = None,
     ) -> Iterator[dict[str, Any]]:
         """An effect of the pipeline's own: its intent is durable before the block, its outcome follows.
 
         What the block puts into the yielded dictionary becomes the outcome's details.
         """
-        close = self.begin(record, action, resource, details=details)
+        close = self.begin(record, action, resource, details=details, labels=labels)
         found: dict[str, Any] = {}
         try:
             yield found
