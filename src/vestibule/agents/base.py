@@ -66,6 +66,10 @@ class Adapter(Protocol):
         """The agent's own closing words, for people: untrusted text, bounded."""
         ...
 
+    def own_denials(self, transcript: bytes) -> tuple[str, ...]:
+        """Tool names that the program says it refused by rules of its own, for people: untrusted, bounded."""
+        ...
+
 
 def environment(situation: Situation) -> dict[str, str]:
     """Variables every agent gets. Python leaves no caches beside the source: they would be part of the change."""

@@ -46,6 +46,9 @@ SILENT = {
 }
 _WEB_TOOLS = "WebFetch,WebSearch"
 
+MAX_DENIALS = 50
+"""Refusals of the program's own that are kept for display."""
+
 
 class ClaudeCode:
     """`adapter: claude-code`."""
@@ -133,3 +136,12 @@ class ClaudeCode:
                 return words(event.get("result"))
         # It ended before it could say so in its own form: whatever it printed last.
         return tail(transcript)
+
+    def own_denials(self, transcript: bytes) -> tuple[str, ...]:
+        for event in last_events(transcript):
+            if event.get("type") == "result":
+                found = event.get("permission_denials")
+                items = found[:MAX_DENIALS] if isinstance(found, list) else []
+                names = (words(item.get("tool_name"), 100) for item in items if isinstance(item, dict))
+                return tuple(name for name in names if name)
+        return ()

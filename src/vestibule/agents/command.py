@@ -26,3 +26,6 @@ class Command:
 
     def last_message(self, transcript: bytes) -> str:
         return tail(transcript)
+
+    def own_denials(self, transcript: bytes) -> tuple[str, ...]:  # noqa: ARG002
+        return ()

@@ -16,7 +16,7 @@ import contextlib
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
@@ -39,6 +39,7 @@ from vestibule.pipeline.instructions import as_details, instructions_of, label_o
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.transcripts import keep, transcript_of
 from vestibule.sandbox.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class AttemptResult(Noun):
     walls: WallsReport
     exit_code: int
     message: str
+    own_denials: tuple[str, ...]
     dropped: tuple[tuple[str, str], ...]
     down: tuple[Refusal, ...]
     labels: Label
@@ -260,6 +262,7 @@ class Attempt:
             sandbox.go()
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
+            found["transcript"] = self._keep_transcript(result)
         if self._flooded.is_set():
             raise flooded(MAX_DECISIONS)
         if self._dead_gateway.is_set():
@@ -269,6 +272,11 @@ class Attempt:
                 person=f"Run `vestibule resume {self.record.id}` or start the run anew.",
             )
         return result
+
+    def _keep_transcript(self, result: SandboxResult) -> dict[str, Any]:
+        data, cut = transcript_of(result.stdout, result.stderr, cut=result.truncated)
+        name = f"transcript-{self.record.round}-{self.record.attempt}.log"
+        return keep(self.services.folder(self.record.id), name, data, cut=cut)
 
     def _settle(self, host: GatewayHost) -> None:
         """Model requests under way are read to their end, so that what was spent is what the provider says."""
@@ -300,10 +308,6 @@ class Attempt:
     def _collect(self, view: View, result: SandboxResult, walls: WallsReport, sandbox_ms: float) -> AttemptResult:
         from vestibule.boundary.changes.export import export_workspace
 
-        transcript = result.stdout + (b"\n--- stderr ---\n" + result.stderr if result.stderr else b"")
-        (
-            self.services.folder(self.record.id) / f"transcript-{self.record.round}-{self.record.attempt}.log"
-        ).write_bytes(transcript)
         message = adapter(self.record.agent.adapter).last_message(result.stdout or result.stderr)
         if result.reason == "wall-clock":
             raise AgentFailed(
@@ -317,6 +321,7 @@ class Attempt:
             walls=walls,
             exit_code=result.exit_code,
             message=message,
+            own_denials=adapter(self.record.agent.adapter).own_denials(result.stdout),
             dropped=export.dropped,
             down=self._down(),
             labels=self.crossing.labels.current,

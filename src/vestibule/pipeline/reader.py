@@ -16,6 +16,7 @@ from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.transcripts import transcripts
 from vestibule.pipeline.verification import VERIFY_ACTION
 
 MAX_PATCH = 32 << 20
@@ -73,6 +74,9 @@ class Reader:
             "scripted_model": record.scripted,
             "round": record.round,
             "attempt": record.attempt,
+            "agent_exit": record.agent_exit,
+            "agent_denials": list(record.agent_denials),
+            "transcripts": [item.model_dump() for item in transcripts(self.services.folder(record.id), entries)],
             "title": record.spec.title if record.spec else "",
             "reviews": [
                 {

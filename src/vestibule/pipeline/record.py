@@ -86,6 +86,8 @@ class RunRecord(Noun):
     exit_code: int | None = None
     agent_exit: int | None = None
     agent_message: str = ""
+    agent_denials: tuple[str, ...] = ()
+    """Calls that the agent program says it refused itself. Untrusted, for display."""
 
     labels: Label | None = None
     """What the run had read when its last attempt ended; None before. The next round starts with it."""

@@ -25,7 +25,7 @@ from vestibule.core.errors import (
     VestibuleError,
 )
 from vestibule.core.ids import Sha
-from vestibule.core.model import GateBinding, State
+from vestibule.core.model import Finding, GateBinding, State
 from vestibule.core.ports import Forge, MergeView
 from vestibule.core.verdict import Ruling
 from vestibule.pipeline.admission import admit
@@ -112,6 +112,7 @@ class Segments:
             walls=done.walls,
             agent_exit=done.exit_code,
             agent_message=done.message,
+            agent_denials=done.own_denials,
             dropped=done.dropped,
             labels=done.labels,
             down=done.down,
@@ -146,7 +147,7 @@ class Segments:
             walls_stood=stood,
             gate_configured=True,
             secrets=known_secrets(self.services, record),
-            more=(*applied.findings, *not_run(config.scanners)),
+            more=(*applied.findings, *not_run(config.scanners), *_about_exit(record)),
         )
         verdict = proposal.verdict
         denied = verdict.ruling is Ruling.DENY
@@ -362,3 +363,11 @@ class Segments:
         except Refused:
             # The log itself is what is down; the run's row and exit code say so.
             return
+
+
+def _about_exit(record: RunRecord) -> tuple[Finding, ...]:
+    """A notice for the reviewer when the agent program ended with an error. It is no verdict: the change is judged."""
+    if record.agent_exit in (None, 0):
+        return ()
+    message = f"The agent program ended with exit code {record.agent_exit}. The change was judged by itself."
+    return (Finding(rule="agent.exit_code", severity="note", verdict=Ruling.ALLOW, message=message),)
