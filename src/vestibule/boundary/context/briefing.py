@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from vestibule.boundary.context import catalogue
-from vestibule.core.model import Finding, Task
+from vestibule.core.instructions import Instruction
+from vestibule.core.model import Finding, Scope, Task
 from vestibule.core.text.sanitize import show_hidden
 from vestibule.core.view import View
 
@@ -38,11 +39,18 @@ class Said(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
-    """Built once per run; the text never changes while the agent works."""
+    """Built when a run begins, and again when a person widens its scope; nothing that an agent writes changes it."""
 
     task: Task
     view: View
     said: tuple[Said, ...] = ()
+    instructions: tuple[Instruction, ...] = ()
+    owners: str = ""
+    """The base commit's CODEOWNERS, unread: which of its lines are shown depends on the view."""
+
+    def widened(self, scope: Scope, view: View) -> Briefing:
+        """The same task under a wider scope."""
+        return replace(self, task=self.task.model_copy(update={"scope": scope}), view=view)
 
     def document(self) -> dict[str, Any]:
         """The document, with hidden characters of untrusted text written out."""
@@ -52,8 +60,8 @@ class Briefing:
             "run": self.task.run,
             "role": self.task.role,
             "scope": {
-                "read": list(scope.read),
-                "write": list(scope.write),
+                "read": list(scope.readable),
+                "write": list(scope.writable),
                 "protected": list(scope.protected),
                 "tools": [tool.name for tool in catalogue.offered(scope.tools)],
                 "commands": list(scope.commands) if "run_command" in scope.tools else [],

@@ -21,6 +21,13 @@ _GLOB = {
 }
 
 
+_WHY = {
+    "type": "string",
+    "maxLength": 1000,
+    "description": "For the people who read it: one or two sentences, in plain words.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One tool. `schema` is JSON Schema 2020-12 of its arguments."""
@@ -107,6 +114,47 @@ _TOOLS = (
         ),
         read_only=False,
     ),
+    Tool(
+        "request_scope",
+        "Asks a person for more files than the task's scope holds. The request waits as a question; go on with other "
+        "work and make the same call again to see the answer.",
+        _schema(
+            ("paths", "why"),
+            paths={
+                "type": "array",
+                "items": {"type": "string", "maxLength": 256},
+                "minItems": 1,
+                "maxItems": 32,
+                "description": 'Paths or globs relative to the workspace, such as "lib/**" or "lib/util.py". A folder '
+                "ends with '/'.",
+            },
+            why=_WHY,
+            access={"type": "string", "enum": ["read", "write"], "description": "Default read."},
+            wait_seconds={
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 50,
+                "description": "How long to wait for the answer. Default 0.",
+            },
+        ),
+        read_only=True,
+    ),
+    Tool(
+        "report_block",
+        "Tells people that a refusal makes no sense for this task. They see it; nothing waits for it and nothing "
+        "changes by it. Use request_scope to ask for files.",
+        _schema(
+            ("what", "why"),
+            what={
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 500,
+                "description": "The call that was refused, and the rule it was refused by.",
+            },
+            why=_WHY,
+        ),
+        read_only=True,
+    ),
 )
 
 TOOLS: dict[str, Tool] = {tool.name: tool for tool in _TOOLS}
@@ -162,6 +210,8 @@ def _string(schema: dict[str, Any], value: Any) -> str | None:
         return "is empty"
     if len(value) > schema.get("maxLength", len(value)):
         return f"is longer than {schema['maxLength']} characters"
+    if value not in schema.get("enum", (value,)):
+        return f"is one of {', '.join(schema['enum'])}"
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

@@ -35,6 +35,10 @@ class ContextLimits:
     """Of one search."""
     search_hits: int = 200
     list_entries: int = 2_000
+    granted_entries: int = 200
+    """Files that the answer to a granted `request_scope` names."""
+    waiting_answers: int = 4
+    """Requests that wait for a person's answer at a time; more are told of the question at once."""
     command_seconds: int = 600
     """The longest `timeout` of `run_command`."""
     command_default_seconds: int = 120

@@ -8,80 +8,35 @@ Rules this module keeps:
 4. A tool that does not exist, or arguments that cannot be read, still ask: every call is decided.
 5. Facts come from the scope, the view and the request, never from whether a file exists: a refusal
    cannot tell what is there.
+6. What an agent asks people for is planned from its own words and the answer so far. No ceiling takes part, so the
+   answer to a request beyond it is the answer to any other.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from vestibule.boundary.context import catalogue
 from vestibule.boundary.context.extension import ToolSource
+from vestibule.boundary.context.rights import Rights
 from vestibule.boundary.context.wire.patch import BadPatch, FilePatch, parse_patch
-from vestibule.core.control_files import control_file, protected_path
+from vestibule.core.control_files import control_file
 from vestibule.core.crossing import Step
-from vestibule.core.model import QuestionKind, Scope
-from vestibule.core.text.globs import first_match, literal_prefix, matches
+from vestibule.core.errors import DependencyDown, Refused
+from vestibule.core.model import Question, QuestionKind
+from vestibule.core.text.globs import ImpossibleGlob, check_glob
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
-from vestibule.core.text.sanitize import one_line
-from vestibule.core.view import View
+from vestibule.core.text.sanitize import one_line, show_hidden
 
 PREFIX = "/workspace"
 """Where the workspace is inside the sandbox; agents often write absolute paths."""
 
 _PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}\Z")
 _SHOWN = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """A scope and a view, prepared for questions about paths."""
-
-    scope: Scope
-    shown: frozenset[str] = frozenset()
-    """Folded paths of the view."""
-
-    @classmethod
-    def of(cls, scope: Scope, view: View) -> Rights:
-        return cls(scope, frozenset(fold(item.path) for item in view.files))
-
-    def tool(self, name: str) -> bool:
-        return name in catalogue.TOOLS and (name in catalogue.ALWAYS or name in self.scope.tools)
-
-    def readable(self, path: str) -> bool:
-        """Whether a file may be read, listed and searched."""
-        return self.scope.reads(path) and control_file(path) is None
-
-    def reaches(self, folder: str) -> bool:
-        """Whether a readable file can lie at or below `folder` (`""` is the workspace)."""
-        return self.scope.reads(folder) or any(_below(folder, glob) for glob in self.scope.readable)
-
-    def protected(self, path: str) -> bool:
-        folded = fold(path)
-        return (
-            protected_path(path) is not None
-            or first_match(path, self.scope.protected) is not None
-            or first_match(folded, tuple(fold(glob) for glob in self.scope.protected)) is not None
-        )
-
-
-def _below(folder: str, glob: str) -> bool:
-    """Whether `glob` can match a path below `folder`. In doubt (alternatives that hold a slash) it can."""
-    if not folder:
-        return True
-    if re.search(r"\{[^}]*/", glob):
-        prefix = literal_prefix(glob)
-        return not prefix or f"{folder}/".startswith(f"{prefix}/") or prefix.startswith(f"{folder}/")
-    parts = glob.split("/")
-    for at, name in enumerate(folder.split("/")):
-        if at < len(parts) and parts[at] == "**":
-            return True
-        if at >= len(parts) - 1 or not matches(name, parts[at]):
-            return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +64,24 @@ class Call:
     """Who carries it out; None is the built-in toolbox."""
     ask: Ask | None = None
     """The question that a person is asked when policy holds the call."""
+    answered: Question | None = None
+    """The person's answer to `ask`, when there is one."""
+    wait_seconds: int = 0
+    """How long the agent would wait for the answer to `ask`."""
+    broken: DependencyDown | None = None
+    """Why a fact is missing: what the agent is told when policy has denied the call for it."""
 
 
-def plan(name: str, arguments: Mapping[str, Any], rights: Rights) -> Call:
-    """What the call asks for."""
+Find = Callable[[QuestionKind, Mapping[str, Any]], Question | None]
+"""The newest question about exactly this, as `core.ports.Questions.find`."""
+
+
+class _Plan(Protocol):
+    def __call__(self, given: dict[str, Any], rights: Rights) -> Call: ...
+
+
+def plan(name: str, arguments: Mapping[str, Any], rights: Rights, find: Find | None = None) -> Call:
+    """What the call asks for. `find` looks for answers; it is only called for `request_scope`."""
     given = {key: value for key, value in arguments.items() if value is not None}
     tool = catalogue.TOOLS.get(name)
     if tool is None:
@@ -125,6 +94,8 @@ def plan(name: str, arguments: Mapping[str, Any], rights: Rights) -> Call:
     sentence = catalogue.problem(tool, given)
     if sentence is not None:
         return Call(name, {}, (_call_step(name, rights),), problem=sentence)
+    if name == "request_scope":
+        return _request_scope(given, rights, find)
     return _PLANS[name](given, rights)
 
 
@@ -271,7 +242,81 @@ def _run_command(given: dict[str, Any], rights: Rights) -> Call:
     return Call("run_command", given, (step,))
 
 
-_PLANS = {
+def _request_scope(given: dict[str, Any], rights: Rights, find: Find | None) -> Call:
+    access = given.get("access", "read")
+    why = show_hidden(given["why"]).strip()
+    facts: dict[str, Any] = {"tool_allowed": rights.tool("request_scope"), "why_given": bool(why)}
+    try:
+        paths = sorted({_asked_path(text) for text in given["paths"]})
+    except PathRefused as error:
+        step = _step("scope.request", ", ".join(given["paths"]), {"access": access}, **facts, answer="")
+        step.facts.update(path_ok=False, path_rule=error.rule)
+        return Call("request_scope", {}, (step,))
+    except ImpossibleGlob as error:
+        return Call("request_scope", {}, (_call_step("request_scope", rights),), problem=f"paths: {error}.")
+    facts.update(path_ok=True, path_rule="")
+    asked = {"paths": paths, "access": access}
+    broken, answered = None, None
+    try:
+        answered = find("scope", asked) if find is not None else None
+        facts["answer"] = answered.state if answered and answered.state in ("granted", "refused") else ""
+    except Exception as error:  # noqa: BLE001 - without the fact policy denies; the agent is told why
+        broken = _questions_down(error)
+    if not facts.get("answer") and all(rights.has(path, access) for path in paths):
+        sentence = "The task's scope holds these paths already."
+        return Call("request_scope", {}, (_call_step("request_scope", rights),), problem=sentence)
+    return Call(
+        "request_scope",
+        {"paths": paths, "why": why, "access": access},
+        (_step("scope.request", ", ".join(paths), asked, **facts),),
+        ask=Ask("scope", asked, why),
+        answered=answered,
+        wait_seconds=given.get("wait_seconds", 0),
+        broken=broken,
+    )
+
+
+def _asked_path(text: str) -> str:
+    """The normal form of a path or glob that an agent asks for; a folder's is everything below it.
+
+    Raises:
+        PathRefused, ImpossibleGlob: it has none.
+    """
+    text = text.removeprefix(f"{PREFIX}/")
+    whole = text.endswith("/") and text.strip("/") != ""
+    # What stands for a glob's characters takes part in no trick, so a path trick in a glob is one.
+    normalise_path(re.sub(r"[*?\[\]{},!]", "x", text))
+    found = "/".join(part for part in text.split("/") if part not in ("", "."))
+    found = f"{found}/**" if whole else found
+    check_glob(found)
+    return found
+
+
+def _questions_down(error: Exception) -> DependencyDown:
+    return DependencyDown("questions", "Whether a person has answered cannot be seen.", fact=type(error).__name__)
+
+
+def _report_block(given: dict[str, Any], rights: Rights) -> Call:
+    what, why = one_line(given["what"], _SHOWN), show_hidden(given["why"]).strip()
+    if not why:
+        sentence = "report_block: why is empty."
+        return Call("report_block", {}, (_call_step("report_block", rights),), problem=sentence)
+    arguments = {"what": what, "why": why}
+    return Call("report_block", arguments, (_call_step("report_block", rights),), ask=Ask("block", {"what": what}, why))
+
+
+def told(call: Call, refused: Refused) -> Refused:
+    """What the agent is told of a refusal: with the person's own words, or the dependency that was missing."""
+    if call.broken is not None:
+        return call.broken
+    found = refused.refusal
+    if call.answered is None or call.answered.state != "refused" or found.rule != "scope.refused":
+        return refused
+    words = one_line(call.answered.reason, _SHOWN) or "without a reason"
+    return Refused(found.model_copy(update={"fact": f"{found.fact}; the person's answer: {words}"}))
+
+
+_PLANS: dict[str, _Plan] = {
     "get_task": _get_task,
     "read_file": _read_file,
     "list_files": _list_files,
@@ -279,4 +324,5 @@ _PLANS = {
     "write_file": _write_file,
     "apply_patch": _apply_patch,
     "run_command": _run_command,
+    "report_block": _report_block,
 }

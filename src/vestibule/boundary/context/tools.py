@@ -6,11 +6,12 @@ Rules this module keeps:
    process in the agent's tree, never an entry into the agent's sandbox.
 3. Lists and searches show readable files only, and say nothing of others, not even how many.
 4. `read_file` gives the text as stored; what a person would not see in it is announced beside it.
+5. What an agent reports is kept for people and changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +19,18 @@ from vestibule.boundary.context.briefing import Briefing
 from vestibule.boundary.context.extension import ToolSource
 from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
-from vestibule.boundary.context.rules import Call, Rights
+from vestibule.boundary.context.rights import Rights
+from vestibule.boundary.context.rules import Ask, Call
 from vestibule.boundary.context.search import is_binary, search
 from vestibule.boundary.context.wire.filters import BadFilter, Filter, parse_filter
 from vestibule.boundary.context.wire.patch import DoesNotApply
 from vestibule.boundary.context.workspace import Change, Entry, Workspace
 from vestibule.core.errors import DependencyDown, Refused
+from vestibule.core.model import Question, Scope
 from vestibule.core.ports import CommandRunner, SandboxResult
+from vestibule.core.text.globs import first_match
 from vestibule.core.text.sanitize import find_hidden, one_line, show_hidden
+from vestibule.core.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +42,41 @@ class Answer:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+Report = Callable[[Ask], Question]
+"""Keeps a question. Raises `Refused` when there are too many."""
+
+
 class Toolbox:
     """The tools of one run."""
 
     def __init__(
-        self, *, workspace: Workspace, rights: Rights, briefing: Briefing, runner: CommandRunner, limits: ContextLimits
+        self,
+        *,
+        workspace: Workspace,
+        rights: Rights,
+        briefing: Briefing,
+        runner: CommandRunner,
+        limits: ContextLimits,
+        report: Report | None = None,
     ) -> None:
+        """`report` keeps what the agent reports; None: there is nobody to report to."""
         self.workspace = workspace
+        self.report = report
         self.rights = rights
         self.briefing = briefing
         self.runner = runner
         self.limits = limits
+
+    def widened(self, scope: Scope, view: View) -> Toolbox:
+        """The same tools for a scope and view that a person made wider."""
+        return Toolbox(
+            workspace=self.workspace,
+            rights=Rights.of(scope, view),
+            briefing=self.briefing.widened(scope, view),
+            runner=self.runner,
+            limits=self.limits,
+            report=self.report,
+        )
 
     def carry_out(self, call: Call) -> Answer:
         """Does what was decided.
@@ -68,6 +97,8 @@ class Toolbox:
             "write_file": self._write_file,
             "apply_patch": self._apply_patch,
             "run_command": self._run_command,
+            "request_scope": self._request_scope,
+            "report_block": self._report_block,
         }.get(call.tool)
         if body is None:
             return _failed("unknown_tool", f"There is no tool {one_line(call.tool, 64)}.")
@@ -89,6 +120,32 @@ class Toolbox:
 
     def _get_task(self, _: Call) -> Answer:
         return Answer((self.briefing.text(),))
+
+    # asking people
+
+    def _request_scope(self, call: Call) -> Answer:
+        """Reached only when a person granted it."""
+        paths, access = call.arguments["paths"], call.arguments["access"]
+        words = one_line(call.answered.reason, 500) if call.answered is not None and call.answered.reason else ""
+        texts = [f"A person granted it{f': {words}' if words else '.'}"]
+        may = self.rights.writable if access == "write" else self.rights.readable
+        asked = [item.path for item in self.briefing.view.files if first_match(item.path, paths) is not None]
+        files = [path for path in asked if may(path)]
+        shown = "\n".join(files[: self.limits.granted_entries])
+        word = "written" if access == "write" else "read"
+        if not files:
+            texts.append(f"No file that is there can be {word} by it now.")
+        else:
+            more = f" (the first {self.limits.granted_entries})" if len(files) > self.limits.granted_entries else ""
+            texts.append(f"These files can be {word} now{more}:\n{shown}")
+        return Answer(tuple(texts), details={"files": len(files)})
+
+    def _report_block(self, call: Call) -> Answer:
+        if self.report is None or call.ask is None:
+            return _failed("nobody", "There is nobody to report to in this run; say it in your answer.")
+        question = self.report(call.ask)
+        text = "It is noted for the people who look at this run. Nothing changes by it; go on with other work."
+        return Answer((text,), details={"question": question.id})
 
     # reading
 

@@ -14,7 +14,8 @@ from context_fake import READ, WRITE, Endpoint, make_task
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from vestibule.boundary.context.rules import Rights, plan
+from vestibule.boundary.context.rights import Rights
+from vestibule.boundary.context.rules import plan
 from vestibule.boundary.context.wire.filters import BadFilter, parse_filter
 from vestibule.boundary.context.wire.jsonrpc import BadMessage, parse
 from vestibule.core.text import globs
