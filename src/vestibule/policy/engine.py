@@ -3,16 +3,16 @@
 Rules it keeps:
 1. Strict built-in errors: an error inside a policy is an error of the decision, never "undefined".
 2. What comes back is checked for its shape; anything else raises `EngineError`, and callers deny.
-3. Strings reach the engine whole. The binding hands C strings over and would cut them at a NUL
-   (`"a\\0b"` → `"a"`), and keeps literals in their escaped form: strings are escaped as JSON here, so
-   that input and literals compare alike and nothing is cut.
+3. Strings reach the engine whole (see `native`).
 4. One interpreter is used by one thread only.
+5. A question is asked of the rules that can fire for it (see `index`); text that does not compile without the others
+   is asked whole.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,19 +21,16 @@ import regopy
 from regopy import Bundle, Interpreter, LogLevel
 
 from vestibule.core.verdict import Ruling
+from vestibule.policy.index import LayerIndex, Signature, narrow, parts_named
+from vestibule.policy.native import MAX_DEPTH, UNDEFINED, VERSION, EngineError, ask
 
-QUERY = "answer = data.vestibule.decision"
-MAX_DEPTH = 16
+__all__ = ["DECISION", "MAX_DEPTH", "VERSION", "Answer", "EngineError", "Program", "UndefinedDecision", "parse_answer"]
+
+DECISION = "decision"
 MAX_REASONS = 64
+MAX_VARIANTS = 64
+"""How many compiled forms of one layer are kept, one for each set of rules that can fire."""
 REASON = re.compile(r"[a-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\Z")
-_NEEDS_ESCAPE = re.compile(r'[\x00-\x1f"\\\x7f]')
-_INT_LIMIT = 1 << 63
-
-VERSION = f"regopy {str(regopy.__version__).split(' ', 1)[0]}"
-
-
-class EngineError(Exception):
-    """The engine gave no usable answer."""
 
 
 class UndefinedDecision(EngineError):
@@ -49,46 +46,94 @@ class Answer:
 
 
 class Program:
-    """A compiled bundle with an interpreter of its own."""
+    """A compiled bundle with interpreters of its own. Used by one thread."""
 
-    def __init__(self, sources: Mapping[str, str], query: str = QUERY) -> None:
-        """Raises EngineError with the engine's words when a source does not compile."""
-        self._interpreter = Interpreter()
-        self._interpreter.log_level = LogLevel.NONE
-        self._interpreter.strict_built_in_errors = True
-        try:
-            for name, text in sorted(sources.items()):
-                self._interpreter.add_module(name, text)
-            self._bundle: Bundle = self._interpreter.build(query)
-        except regopy.RegoError as error:
-            raise EngineError(_message(str(error))) from None
-        if not self._bundle.ok():
-            raise EngineError("the bundle does not compile")
+    def __init__(self, sources: Mapping[str, str], rule: str = DECISION, *, indexed: bool = True) -> None:
+        """`rule` is what is asked for, a name of package `vestibule`.
+
+        Raises:
+            EngineError: with the engine's words when a source does not compile.
+        """
+        self._rule = rule
+        self._whole = _compile(sources, {}, rule)
+        self._index = LayerIndex(sources) if indexed and rule == DECISION else None
+        self._variants: OrderedDict[Signature, _Form] = OrderedDict()
 
     def answer(self, document: Mapping[str, Any]) -> Answer:
         """The layer's decision on `document`.
 
         Raises:
-            UndefinedDecision: the query has no result.
+            UndefinedDecision: the rule is undefined.
             EngineError: errors in built-ins, conflicting rules, a result of another shape.
         """
         return parse_answer(self.value(document))
 
     def value(self, document: Mapping[str, Any]) -> Any:
-        """The value bound to `answer`, as JSON."""
+        """The rule's value, as JSON."""
+        if self._index is None:
+            return self._whole.value(document)
+        signature = self._index.signature(document)
+        form = self._variant(self._index, signature)
         try:
-            self._interpreter.set_input(_engine_value(document, 0))
-            output = self._interpreter.query_bundle(self._bundle)
-            if not output.ok():
-                raise EngineError("the engine reported an error")
-            results = output.results
-        except json.JSONDecodeError:
-            raise EngineError("the engine's answer is no JSON") from None
+            return form.value(document)
+        except UndefinedDecision:
+            raise
+        except EngineError:
+            if form is self._whole:
+                raise
+            self._variants[signature] = self._whole  # whatever is wrong, the text as it was written decides
+            return self._whole.value(document)
+
+    def _variant(self, index: LayerIndex, signature: Signature) -> _Form:
+        known = self._variants.get(signature)
+        if known is not None:
+            self._variants.move_to_end(signature)
+            return known
+        try:
+            made = _compile(index.sources(signature), index.data, self._rule)
+        except EngineError:
+            made = self._whole
+        self._variants[signature] = made
+        if len(self._variants) > MAX_VARIANTS:
+            self._variants.popitem(last=False)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Compiled text, and the parts of an input that it names."""
+
+    interpreter: Interpreter
+    bundle: Bundle
+    entrypoint: bytes
+    parts: frozenset[tuple[str, ...]]
+
+    def value(self, document: Mapping[str, Any]) -> Any:
+        try:
+            found = ask(self.interpreter, self.bundle, self.entrypoint, narrow(document, self.parts))
         except regopy.RegoError as error:
             raise EngineError(_message(str(error))) from None
-        if len(results) != 1 or "answer" not in results[0].bindings:
+        if found is UNDEFINED:
             raise UndefinedDecision("the policy is undefined for this request")
-        return results[0].bindings["answer"]
+        return found
+
+
+def _compile(sources: Mapping[str, str], data: Mapping[str, Any], rule: str) -> _Form:
+    interpreter = Interpreter()
+    interpreter.log_level = LogLevel.NONE
+    interpreter.strict_built_in_errors = True
+    entrypoint = f"vestibule/{rule}"
+    try:
+        if data:
+            interpreter.add_data(data)
+        for name, text in sorted(sources.items()):
+            interpreter.add_module(name, text)
+        bundle: Bundle = interpreter.build(None, [entrypoint])
+    except regopy.RegoError as error:
+        raise EngineError(_message(str(error))) from None
+    if not bundle.ok():
+        raise EngineError("the bundle does not compile")
+    return _Form(interpreter, bundle, entrypoint.encode("utf-8"), parts_named(sources))
 
 
 def parse_answer(value: Any) -> Answer:
@@ -110,31 +155,6 @@ def parse_answer(value: Any) -> Answer:
     if verdict != "allow" and not reasons:
         raise EngineError("a hold or deny names at least one reason")
     return Answer(Ruling(verdict), tuple(sorted(set(reasons))))
-
-
-def _engine_value(value: Any, depth: int) -> Any:
-    """`value` as the binding must get it. Raises EngineError for what it could misread."""
-    if depth > MAX_DEPTH:
-        raise EngineError("the input is nested too deeply")
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)[1:-1] if _NEEDS_ESCAPE.search(value) else value
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        if not -_INT_LIMIT <= value < _INT_LIMIT:
-            raise EngineError("the input holds a number of more than 64 bits")
-        return value
-    if isinstance(value, dict):
-        return {_engine_key(key): _engine_value(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_engine_value(item, depth + 1) for item in value]
-    raise EngineError(f"the input holds a {type(value).__name__}")
-
-
-def _engine_key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise EngineError("the input has a key that is no string")
-    return str(_engine_value(key, 0))
 
 
 def _message(text: str) -> str:

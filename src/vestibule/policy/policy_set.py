@@ -6,11 +6,12 @@ Rules it keeps:
 2. No answer is a deny: a layer that is undefined for a request denies it (`policy.undefined`).
 3. A layer below can only tighten: answers are joined by strictness, outside Rego.
 4. A remembered answer is used only for byte-identical input under the same digest; time is never part
-   of the input (it enters as booleans in `facts`). Errors are not remembered.
+   of the input (it enters as booleans in `facts`). Errors are not remembered, nor is what was refused unread.
 """
 
 from __future__ import annotations
 
+import marshal
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -99,29 +100,30 @@ class PolicySet:
 
     def decide(self, request: PolicyInput) -> Verdict:
         """The strictest of all layers. Never raises."""
+        key = _key(request)
+        known = self._cache.get(key) if key else None
+        if known is not None:
+            return known
         try:
             document = request.model_dump(mode="json")
-            key = canonical_json(document)
+            if len(canonical_json(document)) > MAX_INPUT_BYTES:
+                return self._deny("policy.input", request)
         except Exception:  # noqa: BLE001 - an input without one canonical form is denied, whatever is wrong with it
             return self._deny("policy.input", request)
-        if len(key) > MAX_INPUT_BYTES:
-            return self._deny("policy.input", request)
-        with self._lock:
-            known = self._cache.get(key)
-            if known is not None:
-                self._cache.move_to_end(key)
-                return known
         try:
             answers = self._ask(document)
             verdict = self._join(answers, request)
         except Exception:  # noqa: BLE001 - the promise of this function is to deny
             return self._deny("policy.error", request)
-        if not any(answer.error for answer in answers):
-            with self._lock:
-                self._cache[key] = verdict
-                if len(self._cache) > CACHE_ENTRIES:
-                    self._cache.popitem(last=False)
+        if key and not any(answer.error for answer in answers):
+            self._remember(key, verdict)
         return verdict
+
+    def _remember(self, key: bytes, verdict: Verdict) -> None:
+        with self._lock:
+            self._cache[key] = verdict
+            if len(self._cache) > CACHE_ENTRIES:
+                self._cache.popitem(last=False)
 
     def explain(self, request: PolicyInput) -> Explanation:
         """The verdict, each layer's answer, and the facts that decided. Asks without the cache."""
@@ -200,6 +202,18 @@ class PolicySet:
             policy_digest=self._digest,
             refusals=refusals_for((reason,), request, "shipped", Ruling.DENY),
         )
+
+
+def _key(request: PolicyInput) -> bytes:
+    """Bytes that differ wherever the input differs, in a type or in the order of keys too; empty when there are none.
+
+    Version 2 of the format writes every value out, so that equal inputs have equal bytes; it takes plain values only.
+    """
+    parts = (request.action, request.subject, request.resource, request.task, request.labels, request.facts)
+    try:
+        return marshal.dumps(parts, 2)
+    except (ValueError, RecursionError):
+        return b""
 
 
 def _answer(name: str, program: Program, document: Mapping[str, object]) -> LayerAnswer:

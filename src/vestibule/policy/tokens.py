@@ -36,7 +36,10 @@ class UnreadableRego(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word. `depth` is the number of brackets open before it; `adjacent` says no space stands before it."""
+    """A word. `depth` is the number of brackets open before it; `adjacent` says no space stands before it.
+
+    `start` is its offset in the text, in characters; `line` and `column` count from 1.
+    """
 
     kind: Kind
     text: str
@@ -44,6 +47,11 @@ class Token:
     column: int
     depth: int
     adjacent: bool
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
 
 
 def tokens(text: str) -> list[Token]:
@@ -66,7 +74,7 @@ def tokens(text: str) -> list[Token]:
             if word in (")", "]", "}") and kind == "op":
                 _close(open_, word, line)
             depth = len(open_)
-            found.append(Token(_kind(kind), word, line, position - line_start + 1, depth, adjacent))
+            found.append(Token(_kind(kind), word, line, position - line_start + 1, depth, adjacent, position))
             if word in ("(", "[", "{") and kind == "op":
                 open_.append((word, line))
             adjacent = kind != "newline"

@@ -24,7 +24,7 @@ QUIET_INPUT: dict[str, Any] = {"action": "", "subject": {}, "resource": {}, "tas
 
 def try_decisions(sources: Mapping[str, str]) -> str:
     """What is wrong when the layer decides an empty request; "" when it answers or is undefined."""
-    result = _in_a_child(sources, ["answer = data.vestibule.decision"])[0]
+    result = _in_a_child(sources, ["decision"])[0]
     if "error" in result:
         return str(result["error"])
     if "value" in result:
@@ -39,19 +39,19 @@ def try_rules(sources: Mapping[str, str], names: Sequence[str]) -> list[tuple[bo
     """For each rule of the package: whether it is `true`, and else why not."""
     found = []
     for name in names:  # a child each: one that ends the engine says nothing about the others
-        result = _in_a_child(sources, [f"answer = data.vestibule.{name}"])[0]
+        result = _in_a_child(sources, [name])[0]
         passed = result.get("value") is True
         found.append((passed, "" if passed else str(result.get("error", "the rule is not true"))))
     return found
 
 
-def _in_a_child(sources: Mapping[str, str], queries: Sequence[str]) -> list[dict[str, Any]]:
-    """One of `{"value": …}`, `{"undefined": true}`, `{"error": …}` for each query.
+def _in_a_child(sources: Mapping[str, str], rules: Sequence[str]) -> list[dict[str, Any]]:
+    """One of `{"value": …}`, `{"undefined": true}`, `{"error": …}` for each rule.
 
     Raises:
         DependencyDown: `dependency.policy`: no child could be started.
     """
-    request = json.dumps({"sources": dict(sources), "queries": list(queries)})
+    request = json.dumps({"sources": dict(sources), "rules": list(rules)})
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-m", "vestibule.policy.trial"],
@@ -62,23 +62,23 @@ def _in_a_child(sources: Mapping[str, str], queries: Sequence[str]) -> list[dict
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return [{"error": "the policy takes too long"}] * len(queries)
+        return [{"error": "the policy takes too long"}] * len(rules)
     except OSError as error:
         raise DependencyDown("policy", "The policy could not be tried out.", fact=str(error.strerror)) from None
     if done.returncode != 0:
-        return [{"error": f"the engine cannot run this policy (it ended with {done.returncode})"}] * len(queries)
+        return [{"error": f"the engine cannot run this policy (it ended with {done.returncode})"}] * len(rules)
     try:
         results = json.loads(done.stdout)
     except ValueError:
         results = None
-    if not isinstance(results, list) or len(results) != len(queries):
-        return [{"error": "the engine gave no readable answer"}] * len(queries)
+    if not isinstance(results, list) or len(results) != len(rules):
+        return [{"error": "the engine gave no readable answer"}] * len(rules)
     return results
 
 
-def _answer(sources: Mapping[str, str], query: str) -> dict[str, Any]:
+def _answer(sources: Mapping[str, str], rule: str) -> dict[str, Any]:
     try:
-        return {"value": Program(sources, query).value(QUIET_INPUT)}
+        return {"value": Program(sources, rule).value(QUIET_INPUT)}
     except UndefinedDecision:
         return {"undefined": True}
     except EngineError as error:
@@ -87,4 +87,4 @@ def _answer(sources: Mapping[str, str], query: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    sys.stdout.write(json.dumps([_answer(asked["sources"], query) for query in asked["queries"]]))
+    sys.stdout.write(json.dumps([_answer(asked["sources"], rule) for rule in asked["rules"]]))

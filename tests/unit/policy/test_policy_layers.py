@@ -16,7 +16,7 @@ from policy_vocabulary import EXPECTED, GOOD, request
 from vestibule.core.errors import ConfigError, DependencyDown
 from vestibule.core.ports import Decider, PolicyInput
 from vestibule.core.verdict import Ruling, Verdict, strictest
-from vestibule.policy import PolicySet, engine, layers, policy_set
+from vestibule.policy import PolicySet, layers, native, policy_set
 from vestibule.policy.engine import EngineError, Program
 from vestibule.policy.layers import Layer
 
@@ -233,7 +233,7 @@ def test_an_exception_from_the_engine_is_a_deny_and_not_remembered(
 
 def test_an_engine_that_reports_an_error_is_a_deny(load, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = load()
-    monkeypatch.setattr(engine.regopy.output, "rego_output_ok", lambda impl: False)
+    monkeypatch.setattr(native._library, "regoOutputOk", lambda output: False)
     assert policy.decide(request("context.read")).reasons == ("policy.error",)
 
 

@@ -4,10 +4,15 @@ package vestibule
 needed := propose_facts if input.action == "change.propose"
 
 propose_facts := {
-	"findings": {"one_of": ["allow", "hold"], "reason": "change.findings"},
-	"finding_rules": {"any": "array"},
-	"walls_stood": {"is": true, "reason": "change.walls"},
-	"gate_configured": {"is": true, "reason": "change.no_gate"},
+	"is": {"walls_stood": true, "gate_configured": true},
+	"one_of": {"findings": ["allow", "hold"]},
+	"any": {"finding_rules": "array"},
+	"reason": {
+		"findings": "change.findings",
+		"walls_stood": "change.walls",
+		"gate_configured": "change.no_gate",
+	},
+	"after": {},
 }
 
 deny contains "policy.fact_missing" if {
@@ -28,9 +33,21 @@ hold contains "change.findings" if {
 needed := merge_facts if input.action == "merge"
 
 merge_facts := {
-	"approved": {"is": true, "reason": "merge.unapproved"},
-	"binding_current": {"is": true, "reason": "merge.stale"},
-	"verified": {"is": true, "reason": "merge.unverified"},
-	"base_is_ancestor": {"is": true, "reason": "merge.base"},
-	"target_unmoved_or_mergeable": {"is": true, "reason": "merge.conflict", "after": "base_is_ancestor"},
+	"is": {
+		"approved": true,
+		"binding_current": true,
+		"verified": true,
+		"base_is_ancestor": true,
+		"target_unmoved_or_mergeable": true,
+	},
+	"one_of": {},
+	"any": {},
+	"reason": {
+		"approved": "merge.unapproved",
+		"binding_current": "merge.stale",
+		"verified": "merge.unverified",
+		"base_is_ancestor": "merge.base",
+		"target_unmoved_or_mergeable": "merge.conflict",
+	},
+	"after": {"target_unmoved_or_mergeable": "base_is_ancestor"},
 }

@@ -5,31 +5,60 @@ package vestibule
 needed := read_facts if input.action in {"context.read", "context.list", "context.search"}
 
 read_facts := {
-	"path_rule": {"is": "", "reason": "path"},
-	"path_ok": {"is": true, "reason": "path", "after": "path_rule"},
-	"tool_allowed": {"is": true, "reason": "context.tool"},
-	"in_read": {"is": true, "reason": "context.read.scope", "after": "path_ok"},
-	"control_file": {"is": false, "reason": "context.read.control_file"},
+	"is": {
+		"path_rule": "",
+		"path_ok": true,
+		"tool_allowed": true,
+		"in_read": true,
+		"control_file": false,
+	},
+	"one_of": {},
+	"any": {},
+	"reason": {
+		"path_rule": "path",
+		"path_ok": "path",
+		"tool_allowed": "context.tool",
+		"in_read": "context.read.scope",
+		"control_file": "context.read.control_file",
+	},
+	"after": {"path_ok": "path_rule", "in_read": "path_ok"},
 }
 
 # `in_read_or_new`: adding a file that exists where the agent cannot see it would overwrite it unseen.
 needed := write_facts if input.action == "context.write"
 
 write_facts := {
-	"path_rule": {"is": "", "reason": "path"},
-	"path_ok": {"is": true, "reason": "path", "after": "path_rule"},
-	"tool_allowed": {"is": true, "reason": "context.tool"},
-	"in_write": {"is": true, "reason": "context.write.scope", "after": "path_ok"},
-	"in_read_or_new": {"is": true, "reason": "context.write.unseen", "after": "path_ok"},
-	"protected": {"is": false, "reason": "context.write.protected"},
-	"control_file": {"is": false, "reason": "context.write.control_file"},
+	"is": {
+		"path_rule": "",
+		"path_ok": true,
+		"tool_allowed": true,
+		"in_write": true,
+		"in_read_or_new": true,
+		"protected": false,
+		"control_file": false,
+	},
+	"one_of": {},
+	"any": {},
+	"reason": {
+		"path_rule": "path",
+		"path_ok": "path",
+		"tool_allowed": "context.tool",
+		"in_write": "context.write.scope",
+		"in_read_or_new": "context.write.unseen",
+		"protected": "context.write.protected",
+		"control_file": "context.write.control_file",
+	},
+	"after": {"path_ok": "path_rule", "in_write": "path_ok", "in_read_or_new": "path_ok"},
 }
 
 needed := exec_facts if input.action == "context.exec"
 
 exec_facts := {
-	"tool_allowed": {"is": true, "reason": "context.tool"},
-	"command_allowed": {"is": true, "reason": "context.exec.command", "after": "tool_allowed"},
+	"is": {"tool_allowed": true, "command_allowed": true},
+	"one_of": {},
+	"any": {},
+	"reason": {"tool_allowed": "context.tool", "command_allowed": "context.exec.command"},
+	"after": {"command_allowed": "tool_allowed"},
 }
 
 needed := call_facts if {
@@ -38,6 +67,9 @@ needed := call_facts if {
 }
 
 call_facts := {
-	"tool_known": {"is": true, "reason": "context.tool_unknown"},
-	"tool_allowed": {"is": true, "reason": "context.tool", "after": "tool_known"},
+	"is": {"tool_known": true, "tool_allowed": true},
+	"one_of": {},
+	"any": {},
+	"reason": {"tool_known": "context.tool_unknown", "tool_allowed": "context.tool"},
+	"after": {"tool_allowed": "tool_known"},
 }

@@ -11,18 +11,28 @@ outward if {
 	not input.facts.outward == false
 }
 
+# What the operator says stays inside the organisation, at a server cleared for what the run has read: nothing leaves,
+# so two of the three are there at most. Its arguments need trusted text all the same.
+stays_inside if {
+	input.facts.inside == true
+	input.facts.cleared == true
+}
+
 # Approved by a person, for exactly this call.
 approved if input.facts.approved == true
 
 hold contains "labels.rule_of_two" if {
+	input.action in {"context.call"}
 	outward
 	not trusted
 	not public
+	not stays_inside
 	not approved
 }
 
 # Arguments of an outward effect that come from text nobody vouches for.
 hold contains "labels.provenance" if {
+	input.action in {"context.call"}
 	outward
 	not input.facts.arguments_trusted == true
 	not approved
@@ -30,6 +40,7 @@ hold contains "labels.provenance" if {
 
 # Data beyond what the other side is cleared for does not flow there, whoever agrees.
 deny contains "labels.clearance" if {
+	input.action in {"context.call"}
 	outward
 	not input.facts.cleared == true
 }

@@ -1,8 +1,11 @@
 # How a request is decided. Read this file first: the others only fill in `needed`, `deny` and `hold`.
 #
-#   needed  the facts an action needs. Each fact has the value it must have (`is`), the values it may have
-#           (`one_of`) or only a type (`any`), and the reason given when it is otherwise. `after` names a
-#           fact to be judged first: no objection is raised while that one fails.
+#   needed  the facts an action needs, as one table:
+#             is      the value that each of these facts must have
+#             one_of  the values that a fact may have
+#             any     only the type that a fact must have
+#             reason  the reason given when a fact is otherwise; a row for every fact of `is` and `one_of`
+#             after   a fact to be judged first: no objection is raised while that one fails
 #   deny    further reasons against
 #   hold    reasons to ask a person
 #
@@ -20,50 +23,61 @@ decision := {"verdict": "deny", "reasons": deny} if {
 	permit
 }
 
+# A table without a row for each kind permits nothing: what is undefined here is no permission.
 permit if {
-	count(needed) > 0
-	count(unmet) == 0
+	count(needed.is) > 0
+	object.subset(input.facts, needed.is)
+	every name, values in needed.one_of {
+		input.facts[name] in values
+	}
+	every name, kind in needed.any {
+		type_name(input.facts[name]) == kind
+	}
 }
 
-met contains name if {
-	some name, rule in needed
-	input.facts[name] == rule.is
+unmet contains name if {
+	some name, value in needed.is
+	not input.facts[name] == value
 }
 
-met contains name if {
-	some name, rule in needed
-	input.facts[name] in rule.one_of
+unmet contains name if {
+	some name, values in needed.one_of
+	not input.facts[name] in values
 }
 
-met contains name if {
-	some name, rule in needed
-	type_name(input.facts[name]) == rule.any
+unmet contains name if {
+	some name, kind in needed.any
+	not type_name(input.facts[name]) == kind
 }
 
-unmet := object.keys(needed) - met
+well_typed contains name if {
+	some name in unmet
+	type_name(input.facts[name]) == type_name(needed.is[name])
+}
+
+well_typed contains name if {
+	some name in unmet
+	type_name(input.facts[name]) == type_name(needed.one_of[name][0])
+}
 
 deny contains "policy.unknown_action" if not needed
 
 # A fact that is missing or of another type is a deny, whatever the other facts say.
 deny contains "policy.fact_missing" if {
-	some name in unmet
-	not well_typed(needed[name], input.facts[name])
+	not permit
+	count(unmet - well_typed) > 0
 }
 
-deny contains reason(needed[name], input.facts[name]) if {
-	some name in unmet
-	well_typed(needed[name], input.facts[name])
-	not needed[name].after in unmet
+deny contains reason(needed.reason[name], input.facts[name]) if {
+	not permit
+	some name in well_typed
+	not needed.after[name] in unmet
 }
-
-well_typed(rule, fact) if type_name(fact) == type_name(rule.is)
-
-well_typed(rule, fact) if type_name(fact) == type_name(rule.one_of[0])
 
 # A fact that names a rule of the same family is itself the reason: `path.traversal` rather than `path`.
 reason(rule, fact) := fact if {
 	is_string(fact)
-	startswith(fact, concat("", [rule.reason, "."]))
+	startswith(fact, concat("", [rule, "."]))
 	regex.match(`^[a-z][A-Za-z0-9_-]*([.][A-Za-z0-9_-]+)+$`, fact)
 	count(fact) <= 200
-} else := rule.reason
+} else := rule

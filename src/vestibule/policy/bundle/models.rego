@@ -5,10 +5,23 @@ package vestibule
 needed := request_facts if input.action == "model.request"
 
 request_facts := {
-	"field_rule": {"is": "", "reason": "model.field"},
-	"fields_ok": {"is": true, "reason": "model.field", "after": "field_rule"},
-	"model_allowed": {"is": true, "reason": "model.not_allowed"},
-	"price_known": {"is": true, "reason": "model.unknown_price"},
-	"budget_rule": {"is": "", "reason": "budget"},
-	"budget_ok": {"is": true, "reason": "budget", "after": "budget_rule"},
+	"is": {
+		"field_rule": "",
+		"fields_ok": true,
+		"model_allowed": true,
+		"price_known": true,
+		"budget_rule": "",
+		"budget_ok": true,
+	},
+	"one_of": {},
+	"any": {},
+	"reason": {
+		"field_rule": "model.field",
+		"fields_ok": "model.field",
+		"model_allowed": "model.not_allowed",
+		"price_known": "model.unknown_price",
+		"budget_rule": "budget",
+		"budget_ok": "budget",
+	},
+	"after": {"fields_ok": "field_rule", "budget_ok": "budget_rule"},
 }

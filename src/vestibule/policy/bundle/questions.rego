@@ -5,11 +5,17 @@ package vestibule
 needed := scope_facts if input.action == "scope.request"
 
 scope_facts := {
-	"path_rule": {"is": "", "reason": "path"},
-	"path_ok": {"is": true, "reason": "path", "after": "path_rule"},
-	"tool_allowed": {"is": true, "reason": "context.tool"},
-	"why_given": {"is": true, "reason": "scope.no_reason"},
-	"answer": {"one_of": ["", "granted"], "reason": "scope.refused"},
+	"is": {"path_rule": "", "path_ok": true, "tool_allowed": true, "why_given": true},
+	"one_of": {"answer": ["", "granted"]},
+	"any": {},
+	"reason": {
+		"path_rule": "path",
+		"path_ok": "path",
+		"tool_allowed": "context.tool",
+		"why_given": "scope.no_reason",
+		"answer": "scope.refused",
+	},
+	"after": {"path_ok": "path_rule"},
 }
 
 hold contains "scope.request" if {
@@ -20,15 +26,26 @@ hold contains "scope.request" if {
 needed := answer_facts if input.action == "question.answer"
 
 answer_facts := {
-	"is_agent": {"is": false, "reason": "review.agent"},
-	"is_requester": {"any": "boolean"},
-	"self_approval": {"one_of": ["never", "recorded"], "reason": "review.self_approval"},
-	"eligible": {"is": true, "reason": "review.not_eligible"},
-	"binding_current": {"is": true, "reason": "review.stale"},
-	"expired": {"is": false, "reason": "review.expired"},
-	"open": {"is": true, "reason": "review.closed", "after": "expired"},
-	"reason_given": {"is": true, "reason": "review.no_reason"},
-	"within_ceiling": {"any": "boolean"},
+	"is": {
+		"is_agent": false,
+		"eligible": true,
+		"binding_current": true,
+		"expired": false,
+		"open": true,
+		"reason_given": true,
+	},
+	"one_of": {"self_approval": ["never", "recorded"]},
+	"any": {"is_requester": "boolean", "within_ceiling": "boolean"},
+	"reason": {
+		"is_agent": "review.agent",
+		"self_approval": "review.self_approval",
+		"eligible": "review.not_eligible",
+		"binding_current": "review.stale",
+		"expired": "review.expired",
+		"open": "review.closed",
+		"reason_given": "review.no_reason",
+	},
+	"after": {"open": "expired"},
 }
 
 deny contains "review.self_approval" if {

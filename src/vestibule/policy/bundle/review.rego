@@ -4,14 +4,26 @@ package vestibule
 needed := decide_facts if input.action == "review.decide"
 
 decide_facts := {
-	"is_agent": {"is": false, "reason": "review.agent"},
-	"is_requester": {"any": "boolean"},
-	"self_approval": {"one_of": ["never", "recorded"], "reason": "review.self_approval"},
-	"eligible": {"is": true, "reason": "review.not_eligible"},
-	"binding_current": {"is": true, "reason": "review.stale"},
-	"expired": {"is": false, "reason": "review.expired"},
-	"gate_open": {"is": true, "reason": "review.closed", "after": "expired"},
-	"reason_given": {"is": true, "reason": "review.no_reason"},
+	"is": {
+		"is_agent": false,
+		"eligible": true,
+		"binding_current": true,
+		"expired": false,
+		"gate_open": true,
+		"reason_given": true,
+	},
+	"one_of": {"self_approval": ["never", "recorded"]},
+	"any": {"is_requester": "boolean"},
+	"reason": {
+		"is_agent": "review.agent",
+		"self_approval": "review.self_approval",
+		"eligible": "review.not_eligible",
+		"binding_current": "review.stale",
+		"expired": "review.expired",
+		"gate_open": "review.closed",
+		"reason_given": "review.no_reason",
+	},
+	"after": {"gate_open": "expired"},
 }
 
 deny contains "review.self_approval" if {

@@ -7,28 +7,36 @@ package vestibule
 needed := admit_facts if input.action == "task.admit"
 
 admit_facts := {
-	"requester_known": {"is": true, "reason": "task.requester"},
-	"trigger": {
-		"one_of": [
-			"cli", "console", "resume", "rework", "answer",
-			"forge_comment", "forge_label", "schedule", "api",
-		],
-		"reason": "task.trigger",
+	"is": {
+		"requester_known": true,
+		"author_trusted": true,
+		"role_defined": true,
+		"agent_defined": true,
+		"config_from_base": true,
+		"walls_ok": true,
+		"rounds_left": true,
+		"role_earned": true,
 	},
-	"permission": {"one_of": ["write", "maintain", "admin"], "reason": "task.permission"},
-	"permission_source": {
-		"one_of": ["local_user", "forge_api", "installation"],
-		"reason": "task.permission_source",
+	"one_of": {
+		"trigger": ["cli", "console", "resume", "rework", "answer", "forge_comment", "forge_label", "schedule", "api"],
+		"permission": ["write", "maintain", "admin"],
+		"permission_source": ["local_user", "forge_api", "installation"],
 	},
-	"is_bot": {"any": "boolean"},
-	"paid": {"any": "boolean"},
-	"author_trusted": {"is": true, "reason": "task.author"},
-	"role_defined": {"is": true, "reason": "task.role"},
-	"agent_defined": {"is": true, "reason": "task.agent"},
-	"config_from_base": {"is": true, "reason": "task.config"},
-	"walls_ok": {"is": true, "reason": "task.walls"},
-	"rounds_left": {"is": true, "reason": "task.rounds"},
-	"role_earned": {"is": true, "reason": "task.role_earned", "after": "role_defined"},
+	"any": {"is_bot": "boolean", "paid": "boolean"},
+	"reason": {
+		"requester_known": "task.requester",
+		"trigger": "task.trigger",
+		"permission": "task.permission",
+		"permission_source": "task.permission_source",
+		"author_trusted": "task.author",
+		"role_defined": "task.role",
+		"agent_defined": "task.agent",
+		"config_from_base": "task.config",
+		"walls_ok": "task.walls",
+		"rounds_left": "task.rounds",
+		"role_earned": "task.role_earned",
+	},
+	"after": {"role_earned": "role_defined"},
 }
 
 # How a requester's permission can be established on each way in. What an event, a comment or a token says of
@@ -66,4 +74,10 @@ deny contains "task.bot" if {
 
 needed := token_facts if input.action == "token.issue"
 
-token_facts := {"lease_live": {"is": true, "reason": "token.lease"}}
+token_facts := {
+	"is": {"lease_live": true},
+	"one_of": {},
+	"any": {},
+	"reason": {"lease_live": "token.lease"},
+	"after": {},
+}

@@ -10,15 +10,22 @@ upstream_call if {
 needed := upstream_facts if upstream_call
 
 upstream_facts := {
-	"tool_known": {"is": true, "reason": "context.tool_unknown"},
-	"tool_allowed": {"is": true, "reason": "upstream.tool", "after": "tool_known"},
-	"argument_rule": {"is": "", "reason": "upstream.argument"},
-	"arguments_ok": {"is": true, "reason": "upstream.argument", "after": "argument_rule"},
-	"pin_rule": {"one_of": ["", "upstream.unpinned", "upstream.changed"], "reason": "upstream.pin"},
-	"outward": {"any": "boolean"},
-	"cleared": {"any": "boolean"},
-	"arguments_trusted": {"any": "boolean"},
-	"approved": {"any": "boolean"},
+	"is": {"tool_known": true, "tool_allowed": true, "argument_rule": "", "arguments_ok": true},
+	"one_of": {"pin_rule": ["", "upstream.unpinned", "upstream.changed"]},
+	"any": {
+		"outward": "boolean",
+		"cleared": "boolean",
+		"arguments_trusted": "boolean",
+		"approved": "boolean",
+	},
+	"reason": {
+		"tool_known": "context.tool_unknown",
+		"tool_allowed": "upstream.tool",
+		"argument_rule": "upstream.argument",
+		"arguments_ok": "upstream.argument",
+		"pin_rule": "upstream.pin",
+	},
+	"after": {"tool_allowed": "tool_known", "arguments_ok": "argument_rule"},
 }
 
 # Nobody looked at what the server now says of its tool: quarantined, whatever a person said of one call.

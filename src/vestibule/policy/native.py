@@ -1,0 +1,148 @@
+"""The shortest way into the engine's library and back, over the C functions that regopy binds (rego-cpp's `rego_c.h`).
+
+regopy's own classes build an input with two Python calls for each value and print each answer four times; here it is
+one call and one print. Rules it keeps:
+1. Strings reach the engine whole. C strings end at a NUL (`"a\\0b"` → `"a"`), and literals are kept in their escaped
+   form: strings are escaped as JSON, so that input and literals compare alike and nothing is cut.
+2. Every return code is looked at; whatever is not plain raises `EngineError`.
+3. What is taken from the library is given back, errors included.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import re
+from typing import Any
+
+import regopy
+from regopy import Bundle, Input, Interpreter
+from regopy.rego_shared import rego as _library
+
+MAX_DEPTH = 16
+MAX_ANSWER_BYTES = 256 * 1024
+SHORT = 64
+"""Strings up to this length are remembered in the form the engine takes: names of facts come with every question."""
+_FIRST_BUFFER = 4096
+_NEEDS_ESCAPE = re.compile(r'[\x00-\x1f"\\\x7f]')
+_INT_LIMIT = 1 << 63
+_TOO_SMALL = 2
+
+_string = _library.regoInputString
+_boolean = _library.regoInputBoolean
+_int = _library.regoInputInt
+_null = _library.regoInputNull
+_item = _library.regoInputObjectItem
+_object = _library.regoInputObject
+_array = _library.regoInputArray
+
+
+class EngineError(Exception):
+    """The engine gave no usable answer."""
+
+
+def make_input(document: Any) -> Input:
+    """`document` as the engine's input. Raises EngineError for what the engine could misread."""
+    made = Input.__new__(Input)  # its own constructor is the slow way; its destructor frees
+    made._impl = pointer = _library.regoNewInput()
+    if not pointer:
+        raise EngineError("the engine takes no input")
+    if _add(pointer, document, 0):
+        raise EngineError("the engine does not take this input")
+    return made
+
+
+def _add(pointer: int, value: Any, depth: int) -> int:
+    """Adds one value; the sum of the return codes, 0 when all went well."""
+    if value is True or value is False:
+        return int(_boolean(pointer, value))
+    kind = type(value)
+    if kind is str:
+        return int(_string(pointer, _short(value) if len(value) < SHORT else _bytes(value)))
+    if kind is dict:
+        if depth >= MAX_DEPTH:
+            raise EngineError("the input is nested too deeply")
+        bad = 0
+        for key, item in value.items():
+            if type(key) is not str:
+                raise EngineError("the input has a key that is no string")
+            bad += _string(pointer, _short(key) if len(key) < SHORT else _bytes(key))
+            if item is True or item is False:
+                bad += _boolean(pointer, item)
+            else:
+                bad += _add(pointer, item, depth + 1)
+            bad += _item(pointer)
+        return bad + int(_object(pointer, len(value)))
+    if kind is list or kind is tuple:
+        if depth >= MAX_DEPTH:
+            raise EngineError("the input is nested too deeply")
+        bad = sum([_add(pointer, item, depth + 1) for item in value])
+        return bad + int(_array(pointer, len(value)))
+    if value is None:
+        return int(_null(pointer))
+    if kind is int:
+        if not -_INT_LIMIT <= value < _INT_LIMIT:
+            raise EngineError("the input holds a number of more than 64 bits")
+        return int(_int(pointer, value))
+    raise EngineError(f"the input holds a {kind.__name__}")
+
+
+def _bytes(text: str) -> bytes:
+    if _NEEDS_ESCAPE.search(text):
+        text = json.dumps(text, ensure_ascii=False)[1:-1]
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise EngineError("the input holds a lone surrogate") from None
+
+
+_short = functools.lru_cache(maxsize=4096)(_bytes)
+
+
+def ask(interpreter: Interpreter, bundle: Bundle, entrypoint: bytes, document: Any) -> Any:
+    """The value of the rule at `entrypoint`, as JSON; `UNDEFINED` when there is none.
+
+    Raises:
+        EngineError: an error in a built-in, conflicting rules, an answer that is no JSON.
+        regopy.RegoError: the engine's own words for the same.
+    """
+    interpreter.set_input(make_input(document))
+    output = _library.regoBundleQueryEntrypoint(interpreter._impl, bundle._impl, entrypoint)
+    if not output:
+        raise EngineError("the engine gave no answer")
+    try:
+        if not _library.regoOutputOk(output):
+            raise EngineError("the engine reported an error")
+        text = _print(output)
+    finally:
+        _library.regoFreeOutput(output)
+    if text == b"undefined":
+        return UNDEFINED
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise EngineError("the engine's answer is no JSON") from None
+    values = found.get("expressions") if isinstance(found, dict) else None
+    return values[0] if isinstance(values, list) and len(values) == 1 else UNDEFINED
+
+
+def _print(output: int) -> bytes:
+    size = _FIRST_BUFFER
+    while size <= MAX_ANSWER_BYTES:
+        buffer = ctypes.create_string_buffer(size)
+        code = _library.regoOutputJSON(output, buffer, size)
+        if code == 0:
+            return bytes(buffer.value)
+        if code != _TOO_SMALL:
+            break
+        size *= 8
+    raise EngineError("the engine's answer cannot be read")
+
+
+class _Undefined:
+    """Not a JSON value."""
+
+
+UNDEFINED = _Undefined()
+VERSION = f"regopy {str(regopy.__version__).split(' ', 1)[0]}"
