@@ -343,7 +343,8 @@ class UpstreamLabel(_Strict):
 class UpstreamView(_Strict):
     """Which part of a tool's result is shown; a result that cannot be shown so is refused."""
 
-    show: Literal["fields", "schema", "redacted"]
+    show: Literal["fields", "schema", "redacted", "identifiers"]
+    """`identifiers`: every value that is no identifier, number or date is hidden, so that no sentence comes through."""
     fields: Names = ()
     redact: Names = ()
 
@@ -395,6 +396,10 @@ class ToolRule(_Strict):
     name: str = ""
     """Another name for the agent, where the server's own would be refused. For a rule that names one tool."""
     view: UpstreamView | None = None
+    label: UpstreamLabel | None = None
+    """What the results of this tool carry, as the view shows them; without it, what the server's carry."""
+    free_text: Names = ()
+    """Arguments whose wording is the agent's. Links, addresses and names in them need trusted text all the same."""
 
     @field_validator("name")
     @classmethod
@@ -408,6 +413,8 @@ class Upstream(_Strict):
     """An upstream MCP server: a program in a sandbox of its own (`command`), or an HTTP endpoint (`url`).
 
     `outward` are globs over the tools whose call leaves a trace or sends data somewhere; by default all of them.
+    `inside` are those of them whose trace stays inside the organisation: what they write reaches only people and places
+    that are cleared for it. The Rule of Two does not hold them; their arguments need trusted text like all others.
     """
 
     command: Names = ()
@@ -419,6 +426,7 @@ class Upstream(_Strict):
     """The header that carries `key`; in `Authorization` it is a bearer token."""
     tools: Annotated[Names, Field(min_length=1)]
     outward: Names = ("*",)
+    inside: Names = ()
     rules: Annotated[tuple[ToolRule, ...], BeforeValidator(_tuple)] = ()
     label: UpstreamLabel = UpstreamLabel()
     clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.PUBLIC
@@ -450,7 +458,7 @@ class Upstream(_Strict):
                 raise ValueError(f"{folder!r}: folders are absolute host folders other than /, /proc, /sys and /dev")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", self.key_header):
             raise ValueError(f"{self.key_header!r} is no header's name")
-        for pattern in (*self.tools, *self.outward, *(rule.tool for rule in self.rules)):
+        for pattern in (*self.tools, *self.outward, *self.inside, *(rule.tool for rule in self.rules)):
             try:
                 check_glob(pattern)
             except ImpossibleGlob as error:

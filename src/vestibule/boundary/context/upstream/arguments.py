@@ -84,7 +84,7 @@ def _fitted(value: Any, rule: ArgumentRule) -> Any:
 
 
 def _fitted_one(value: Any, rule: ArgumentRule) -> Any:
-    if not isinstance(value, (str, int, float)) or (isinstance(value, float) and value != value):
+    if not isinstance(value, (str, int, float)):
         raise _Misfit("type")
     if rule.values and not any(type(value) is type(item) and value == item for item in rule.values):
         raise _Misfit("value")
@@ -120,7 +120,7 @@ def _path(value: Any, rule: ArgumentRule) -> str:
 
 
 def _by_schema(arguments: dict[str, Any], schema: Mapping[str, Any]) -> None:
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped]
     from referencing import Registry
 
     _patterns(schema, arguments)

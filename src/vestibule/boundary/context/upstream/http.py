@@ -163,13 +163,11 @@ class HttpConnection:
             return _ours(wire.read(data), number)
         if kind != "text/event-stream":
             raise wire.BadServer("it answered with another type of content")
-        unasked = 0
-        for data in _events(response):
+        for unasked, data in enumerate(_events(response)):
             message = wire.read(data)
             if isinstance(message, wire.Response):
                 return _ours(message, number)
-            unasked += 1
-            if unasked > MAX_UNASKED:
+            if unasked >= MAX_UNASKED:
                 raise wire.BadServer("it talks without end")
             if isinstance(message, wire.Asked):
                 self._tell(wire.refused(message), deadline)

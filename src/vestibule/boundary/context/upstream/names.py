@@ -15,20 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+from vestibule.core.tool_names import BUILT_IN, CLIS
+
 MAX_NAME = 64
 SEPARATOR = "__"
 
-CLI_SPELLINGS = frozenset(
-    """
-    read write edit multiedit notebookedit notebookread bash bashoutput killbash killshell glob grep ls task agent
-    webfetch websearch todowrite todoread exitplanmode slashcommand skill
-    shell local_shell exec_command write_stdin apply_patch update_plan view_image web_search unified_exec
-    read_file read_many_files write_file replace list_directory search_file_content run_shell_command web_fetch
-    google_web_search save_memory list patch webfetch view create str_replace insert undo_edit
-    str_replace_editor str_replace_based_edit_tool fetch computer
-    """.split()
-)
-"""Names of own tools of agent CLIs."""
+CLI_SPELLINGS = frozenset(name for row in BUILT_IN for cli in CLIS for name in row.of(cli))
+"""Names of own tools of agent programs."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:-]*\Z")
 _ALIKE = (("rn", "m"), ("vv", "w"), ("cl", "d"))

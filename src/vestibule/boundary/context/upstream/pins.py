@@ -56,7 +56,12 @@ def said_of(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def canonical(said: Mapping[str, Any]) -> str:
     """One text for one meaning: keys sorted, `required` sorted (JSON Schema: it is a set), nothing else touched."""
-    return json.dumps(_sorted(said), sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return exact(_sorted(said))
+
+
+def exact(value: Any) -> str:
+    """One text for one JSON value; unlike `canonical` it is about the value, not about a schema's meaning."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
 def digest_of(said: Mapping[str, Any]) -> str:
