@@ -23,14 +23,15 @@ Source: argument provenance as in CaMeL (arXiv 2503.18813) and FIDES, without th
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from vestibule.boundary.context.values import Moments, moments_of, number_of, numbers_in
-from vestibule.core.labels import Integrity
+from vestibule.boundary.context.values import Moments, moments_of, number_in, number_of, numbers_in
+from vestibule.core.labels import Integrity, Label
 from vestibule.core.model import Spec
 
 MAX_VALUES = 256
@@ -41,6 +42,9 @@ MAX_VALUE_CHARS = 64 << 10
 
 MAX_DEPTH = 16
 """Nesting of arguments that is looked at; what lies deeper is untrusted."""
+
+MAX_RESULT_CHARS = 1 << 20
+"""Text of trusted results that one run keeps; what comes later vouches for nothing."""
 
 VOUCHED = frozenset({Integrity.OPERATOR, Integrity.MEMBER})
 """Whose text is trusted."""
@@ -173,7 +177,8 @@ def trusted_arguments(
     """
     schema = tool.schema if isinstance(getattr(tool, "schema", None), Mapping) else {}
     leaves: list[Leaf] = []
-    for at, name, value, part in _values("", "", arguments, schema, 0):
+    walk = _Schema(schema)
+    for at, name, value, part in walk.values("", "", arguments, (schema,)):
         if len(leaves) == MAX_VALUES:
             return Provenance(tuple(leaves), complete=False)
         leaves.append(Leaf(at, _how(value, part, trusted, free=name in free_text)))
@@ -184,36 +189,67 @@ class _TooDeep:
     """Stands for what is nested beyond `MAX_DEPTH`."""
 
 
-def _values(
-    at: str, top: str, value: Any, schema: Mapping[str, Any], depth: int
-) -> Iterator[tuple[str, str, Any, Mapping[str, Any]]]:
-    """Every leaf and every name that the schema does not have: pointer, top-level argument, value, its schema."""
-    if depth > MAX_DEPTH:
-        yield at, top, _TooDeep(), {}
-    elif isinstance(value, Mapping):
-        known = schema.get("properties")
-        for name, inner in value.items():
-            here = f"{at}/{_escaped(name)}"
-            part = known.get(name) if isinstance(known, Mapping) else None
-            if not isinstance(part, Mapping):
-                yield here, "", name, {}
-            yield from _values(here, top or str(name), inner, part if isinstance(part, Mapping) else {}, depth + 1)
-    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        part = schema.get("items")
-        for number, inner in enumerate(value):
-            yield from _values(f"{at}/{number}", top, inner, part if isinstance(part, Mapping) else {}, depth + 1)
-    else:
-        yield at, top, value, schema
+Parts = tuple[Mapping[str, Any], ...]
+"""The schemas that speak of one value: itself, what it refers to, and its alternatives."""
+
+
+class _Schema:
+    """Looks into a JSON Schema: `properties`, `items`, `anyOf`, `oneOf`, `allOf` and local `$ref`, nothing else."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+
+    def spread(self, schema: Any, depth: int = 0) -> Parts:
+        if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+            return ()
+        found: list[Mapping[str, Any]] = [schema]
+        for word in ("anyOf", "oneOf", "allOf"):
+            for inner in schema[word][:MAX_DEPTH] if isinstance(schema.get(word), list) else ():
+                found += self.spread(inner, depth + 1)
+        if isinstance(schema.get("$ref"), str):
+            found += self.spread(self._local(schema["$ref"]), depth + 1)
+        return tuple(found[:MAX_VALUES])
+
+    def _local(self, ref: str) -> Any:
+        at: Any = self._root if ref.startswith("#/") else None
+        for name in ref[2:].split("/"):
+            at = at.get(name) if isinstance(at, Mapping) else None
+        return at
+
+    def member(self, parts: Parts, name: str) -> Parts:
+        known = [part["properties"] for part in parts if isinstance(part.get("properties"), Mapping)]
+        return tuple(inner for props in known if name in props for inner in self.spread(props[name]))
+
+    def item(self, parts: Parts) -> Parts:
+        return tuple(inner for part in parts for inner in self.spread(part.get("items")))
+
+    def values(self, at: str, top: str, value: Any, parts: Parts) -> Iterator[tuple[str, str, Any, Parts]]:
+        """Every leaf and every name that the schema does not have: pointer, top-level argument, value, its schemas."""
+        if at.count("/") > MAX_DEPTH:
+            yield at, top, _TooDeep(), ()
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                here = f"{at}/{_escaped(name)}"
+                found = self.member(parts, name)
+                if not found:
+                    yield here, "", name, ()
+                yield from self.values(here, top or str(name), inner, found)
+        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            found = self.item(parts)
+            for number, inner in enumerate(value):
+                yield from self.values(f"{at}/{number}", top, inner, found)
+        else:
+            yield at, top, value, parts
 
 
 def _escaped(name: Any) -> str:
     return str(name).replace("~", "~0").replace("/", "~1")
 
 
-def _how(value: Any, schema: Mapping[str, Any], trusted: Trusted, *, free: bool) -> str:
+def _how(value: Any, parts: Parts, trusted: Trusted, *, free: bool) -> str:
     if value is None or value == "":
         return "empty"
-    if _of_schema(value, schema):
+    if any(_of_schema(value, part) for part in parts):
         return "schema"
     if isinstance(value, bool):
         return ""
@@ -288,3 +324,53 @@ def _compared(word: str) -> str:
 
 def _joined(found: Sequence[str]) -> str:
     return _GAP + _GAP.join(found) + _GAP if found else ""
+
+
+class RunTrust:
+    """What vouches for arguments in one run: what the task starts with, and what servers with a trusted label said.
+
+    A number on its own (an id, a count) vouches for calls to the server that gave it, and to no other: event 13 is not
+    file 13. Thread-safe.
+    """
+
+    def __init__(self, start: Trusted) -> None:
+        self._start = start
+        self._results: dict[str, tuple[str, ...]] = {}
+        self._room = MAX_RESULT_CHARS
+        self._made: dict[str, Trusted] = {}
+        self._lock = threading.Lock()
+
+    def read(self, server: str, result: Any, label: Label) -> None:
+        """Keep a result as it was shown: JSON data or text. Of a label that nobody vouches for, nothing is kept."""
+        if label.integrity not in VOUCHED:
+            return
+        found = tuple(_said(result, MAX_DEPTH))
+        with self._lock:
+            self._room -= sum(map(len, found))
+            if self._room >= 0:
+                self._results[server] = (*self._results.get(server, ()), *found)
+                self._made.clear()
+
+    def for_server(self, server: str) -> Trusted:
+        """What vouches for a call to this server."""
+        with self._lock:
+            if server not in self._made:
+                texts = (
+                    text
+                    for name, said in self._results.items()
+                    for text in said
+                    if name == server or number_in(text) is None
+                )
+                self._made[server] = self._start.also(*dict.fromkeys(texts))
+            return self._made[server]
+
+
+def _said(value: Any, depth: int) -> Iterator[str]:
+    """The texts and numbers of JSON data. Names of fields are the server's, and vouch for nothing."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, (Mapping, list, tuple)) and depth:
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _said(inner, depth - 1)

@@ -1,4 +1,4 @@
-"""Numbers, dates and times as they stand in a text: what two spellings of one value have in common.
+"""Numbers, dates, times and identifiers: what two spellings of one value have in common, and what is no sentence.
 
 Rules this module keeps:
 1. A word is a number only as a whole: a sign, ASCII digits with thousands commas in their places, a decimal point, and
@@ -6,6 +6,8 @@ Rules this module keeps:
 2. A date is a date with its year; a day without a year is one too, and means any year that the text names.
 3. What can be read in two ways (`03/04/2024`) is not read at all.
 4. A moment is covered when its date is named and its time is named, or is a named time later by a named duration.
+5. Shown as identifiers, data keeps its shape and loses every text that could say something: what remains is one word
+   of ASCII letters, digits and joining marks, at most 64 characters.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+MAX_NUMBER_CHARS = 64
 _NUMBER = re.compile(
     r"(?P<sign>[-+−]?)[$€£¥₹]?(?P<whole>\d{1,3}(?:,\d{3})+|\d{1,30})(?P<part>\.\d{1,30})?(?:[%€£¥₹$]|st|nd|rd|th)?\Z",
     re.ASCII,
@@ -34,12 +37,13 @@ def number_of(value: Any) -> Decimal | None:
 
 def numbers_in(words: Collection[str]) -> frozenset[Decimal]:
     """The numbers among words."""
-    found = (_number(word) for word in words if len(word) <= 64)
+    found = (number_in(word) for word in words)
     return frozenset(number for number in found if number is not None)
 
 
-def _number(word: str) -> Decimal | None:
-    match = _NUMBER.match(word)
+def number_in(word: str) -> Decimal | None:
+    """The number that a word is; None when it is something else."""
+    match = _NUMBER.match(word) if len(word) <= MAX_NUMBER_CHARS else None
     if match is None:
         return None
     sign = "-" if match["sign"] in ("-", "−") and match["sign"] else ""
@@ -185,3 +189,21 @@ def _span(count: str, unit: str) -> timedelta:
         return timedelta(minutes=30)
     number = _COUNTS.get(count) or int(count)
     return timedelta(hours=number) if unit.startswith("hour") else timedelta(minutes=number)
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_#@/+-][A-Za-z0-9_.:@+#/-]{0,63}\Z", re.ASCII)
+HIDDEN = "⟦not shown⟧"
+
+
+def identifiers(value: Any, depth: int = 64) -> Any:
+    """JSON data with every text that is no identifier hidden; names of fields too. What is nested deeper is hidden."""
+    if isinstance(value, str):
+        return value if _IDENTIFIER.match(value) else HIDDEN
+    if isinstance(value, (dict, list)) and depth <= 0:
+        return HIDDEN
+    if isinstance(value, dict):
+        names = [name if _IDENTIFIER.match(name) else f"{HIDDEN} {at}" for at, name in enumerate(value)]
+        return {name: identifiers(inner, depth - 1) for name, inner in zip(names, value.values(), strict=True)}
+    if isinstance(value, list):
+        return [identifiers(inner, depth - 1) for inner in value]
+    return value
