@@ -202,7 +202,19 @@ ENTRIES: dict[str, Entry] = {
         "An argument is not one that this tool may be called with.",
         "Call it with arguments that fit its schema and this task.",
         "See the argument rules of the operator's `upstreams.NAME`.",
-        _facts("argument_rule"),
+        _facts("argument_rule", "argument"),
+    ),
+    "upstream.pin.collision": Entry(
+        "Two upstream tools have one name here, or names that look the same, so neither is offered.",
+        "Go on without this tool.",
+        "Give one of them another `name` under `rules` of the operator's `upstreams.NAME`.",
+        _resource,
+    ),
+    "upstream.pin.shadows_tool": Entry(
+        "The upstream tool has the name of a built-in tool of this endpoint or of an agent program.",
+        "Use the built-in tool, or go on without this one.",
+        "Give it another `name` under `rules` of the operator's `upstreams.NAME`.",
+        _resource,
     ),
     "upstream.unpinned": Entry(
         "Nobody has looked at this tool's description and schema yet, so it is quarantined.",

@@ -15,8 +15,21 @@ outward if {
 # so two of the three are there at most. Its arguments need trusted text all the same.
 stays_inside if {
 	input.facts.inside == true
-	input.facts.cleared == true
+	cleared
 }
+
+# By the label of now: the fact was found when the call was planned, and another call may have read since.
+cleared if {
+	input.facts.cleared == true
+	not input.resource.clearance
+}
+
+cleared if {
+	input.facts.cleared == true
+	rank[input.labels.confidentiality] <= rank[input.resource.clearance]
+}
+
+rank := {"public": 0, "internal": 1, "secret": 2}
 
 # Approved by a person, for exactly this call.
 approved if input.facts.approved == true
@@ -42,5 +55,17 @@ hold contains "labels.provenance" if {
 deny contains "labels.clearance" if {
 	input.action in {"context.call"}
 	outward
-	not input.facts.cleared == true
+	not cleared
+}
+
+# Judged by the label of now as well: what the run read since the facts were gathered counts.
+confidential := {"public": 0, "internal": 1, "secret": 2}
+
+within_clearance if confidential[input.labels.confidentiality] <= confidential[input.resource.clearance]
+
+deny contains "labels.clearance" if {
+	input.action in {"context.call"}
+	outward
+	input.resource.clearance
+	not within_clearance
 }

@@ -45,6 +45,8 @@ class Shown:
     received: int
     cut: bool
     dropped: int
+    data: tuple[Any, ...] = ()
+    """What the server said, as it is shown: JSON where a part is some, else text."""
 
 
 def show(
@@ -79,7 +81,14 @@ def show(
     if notes:
         envelope["notices"] = notes
     envelope["data"] = kept[0] if len(kept) == 1 else kept
-    return Shown(_json(envelope), ok, received, cut, dropped)
+    return Shown(_json(envelope), ok, received, cut, dropped, tuple(_data(part) for part in kept))
+
+
+def _data(part: str) -> Any:
+    try:
+        return json.loads(part)
+    except (ValueError, RecursionError):
+        return part
 
 
 def _json(value: Mapping[str, Any]) -> str:

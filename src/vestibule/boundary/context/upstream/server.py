@@ -150,9 +150,6 @@ class UpstreamServer:
         finally:
             self._starting = None
         self._session = session
-        if self._closed:
-            self._drop()
-            raise self.down("the run has ended")
         return session
 
     def _list(self, session: Session) -> None:

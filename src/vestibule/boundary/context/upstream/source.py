@@ -23,7 +23,7 @@ from typing import Any
 
 from vestibule.boundary.context import catalogue
 from vestibule.boundary.context.file_errors import NotDone
-from vestibule.boundary.context.provenance import VOUCHED, Trusted, trusted_arguments
+from vestibule.boundary.context.provenance import RunTrust, Trusted, trusted_arguments
 from vestibule.boundary.context.rules import Ask, Call
 from vestibule.boundary.context.tools import Answer
 from vestibule.boundary.context.upstream import arguments as given_arguments
@@ -31,19 +31,17 @@ from vestibule.boundary.context.upstream import names, pins
 from vestibule.boundary.context.upstream.cache import AnswerCache
 from vestibule.boundary.context.upstream.results import NoView, Projection, show
 from vestibule.boundary.context.upstream.server import Catalogue, Clock, UpstreamServer
+from vestibule.boundary.context.values import identifiers_text
 from vestibule.config.schema import ToolRule, Upstream, UpstreamView
 from vestibule.core.canonical import digest_bytes
 from vestibule.core.crossing import Step
 from vestibule.core.errors import Refused
-from vestibule.core.labels import RunLabel
+from vestibule.core.labels import Label, RunLabel
 from vestibule.core.model import UpstreamUse
 from vestibule.core.ports import Questions
 from vestibule.core.refusal import refusal
 from vestibule.core.text.globs import first_match
 from vestibule.core.text.sanitize import one_line, show_hidden
-
-MAX_LEARNT_CHARS = 1 << 20
-"""Of results of trusted servers that later arguments may come from; what comes later vouches for nothing."""
 
 Project = Callable[[UpstreamView, str], str]
 """A view and a text → what may be shown of it. Raises ValueError when there is nothing."""
@@ -82,8 +80,7 @@ class UpstreamSource:
         self._allowed = allowed
         self._pins = {name: pinned.get(name) or pins.Pins(server=name) for name in self._servers}
         self._labels = labels
-        self._trusted = trusted or Trusted()
-        self._learnt = 0
+        self._trust = RunTrust(trusted or Trusted())
         self._questions = questions
         self._keys = keys or {}
         self._project = project
@@ -155,6 +152,8 @@ class UpstreamSource:
             pin_rule=pin_rule,
             outward=offered.outward,
             cleared=self._labels.current.flows_to(config.clearance),
+            inside=config.inside,
+            inside=first_match(offered.tool, config.inside) is not None,
             arguments_trusted=self._vouched(offered, checked.arguments),
             approved=asked is not None and self._approved(asked),
         )
@@ -191,15 +190,15 @@ class UpstreamSource:
         done = Answer((shown.text,), shown.ok, details)
         if not offered.outward and shown.ok:
             kept.put(key, done, len(shown.text), self._now())
-        if shown.ok and server.config.label.integrity in VOUCHED:
-            self._learn(shown.text)
+        if shown.ok:
+            self._trust.read(offered.server, shown.data, self._label(offered.server, offered.tool))
         return done
 
     # --- facts ----------------------------------------------------------------------------------------------
 
     def _step(self, name: str, tool: str, server: str, more: dict[str, Any], **facts: Any) -> Step:
         config = self._servers[server].config
-        label = config.label.label()
+        label = self._label(server, tool)
         resource = {
             "id": one_line(name, 128),
             "tool": one_line(tool, 128),
@@ -209,6 +208,12 @@ class UpstreamSource:
             **more,
         }
         return Step("context.call", resource, facts, reads=label)
+
+    def _label(self, server: str, tool: str) -> Label:
+        """What results of the tool carry: the rule's label where it has one, for what its view shows."""
+        config = self._servers[server].config
+        rule = rule_for(config, tool)
+        return (rule.label if rule and rule.label else config.label).label()
 
     def _not_offered(self, name: str, server: str) -> Call:
         """A name of a server's that the role has no tool under: what stands in the way, as facts."""
@@ -231,6 +236,7 @@ class UpstreamSource:
             pin_rule=rule or ("upstream.pin" if known else ""),
             outward=True,
             cleared=self._labels.current.flows_to(self._servers[server].config.clearance),
+            inside=False,
             arguments_trusted=False,
             approved=False,
         )
@@ -272,13 +278,9 @@ class UpstreamSource:
 
     def _vouched(self, offered: Offered, arguments: Mapping[str, Any]) -> bool:
         free = offered.rule.free_text if offered.rule else ()
-        return trusted_arguments(offered.shown, arguments, self._trusted, free_text=free).trusted
-
-    def _learn(self, text: str) -> None:
-        with self._lock:
-            self._learnt += len(text)
-            if self._learnt <= MAX_LEARNT_CHARS:
-                self._trusted = self._trusted.also(text)
+        return trusted_arguments(
+            offered.shown, arguments, self._trust.for_server(offered.server), free_text=free
+        ).trusted
 
     # --- approvals ------------------------------------------------------------------------------------------
 
@@ -321,6 +323,8 @@ class UpstreamSource:
         view = offered.rule.view if offered.rule else None
         if view is None:
             return None
+        if view.show == "identifiers":
+            return identifiers_text
         if self._project is None:
             raise _no_view(offered.shown.name)
         return partial(self._project, view)
