@@ -430,8 +430,6 @@ class Upstream(_Strict):
     rules: Annotated[tuple[ToolRule, ...], BeforeValidator(_tuple)] = ()
     label: UpstreamLabel = UpstreamLabel()
     clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.PUBLIC
-    inside: bool = False
-    """What it is told stays within the organisation."""
     seconds: Annotated[int, Field(gt=0, le=600)] = 30
     start_seconds: Annotated[int, Field(gt=0, le=120)] = 20
     result_bytes: Annotated[int, Field(gt=0, le=1 << 20)] = 64 << 10

@@ -12,6 +12,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -207,3 +208,11 @@ def identifiers(value: Any, depth: int = 64) -> Any:
     if isinstance(value, list):
         return [identifiers(inner, depth - 1) for inner in value]
     return value
+
+
+def identifiers_text(text: str) -> str:
+    """The same of a text that is JSON. Raises ValueError for any other."""
+    try:
+        return json.dumps(identifiers(json.loads(text)), ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

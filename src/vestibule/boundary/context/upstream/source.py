@@ -152,7 +152,6 @@ class UpstreamSource:
             pin_rule=pin_rule,
             outward=offered.outward,
             cleared=self._labels.current.flows_to(config.clearance),
-            inside=config.inside,
             inside=first_match(offered.tool, config.inside) is not None,
             arguments_trusted=self._vouched(offered, checked.arguments),
             approved=asked is not None and self._approved(asked),
