@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from vestibule.boundary.context.rules import Call
 from vestibule.boundary.context.tools import Answer
@@ -19,6 +19,8 @@ from vestibule.core.errors import DependencyDown, Refused
 SCOPE_KEY = "vestibule.cleared"
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Undecided(Exception):
@@ -35,6 +37,11 @@ class Cleared:
         self.answer: Answer | None = None
         self.refused: Refused | None = None
 
+    @property
+    def source(self) -> object:
+        """Who carries the call out; None is the built-in toolbox."""
+        return self._call.source
+
     async def take(self, tool: str, arguments: dict[str, Any]) -> Answer:
         """Carries the call out.
 
@@ -44,9 +51,7 @@ class Cleared:
         Raises:
             Undecided: another call than the decided one, or the same a second time.
         """
-        if self._taken or tool != self._call.tool or arguments != self._call.arguments:
-            raise Undecided(tool)
-        self._taken = True
+        self._take(tool, arguments)
         try:
             self.answer = await self._carry_out(self._call)
         except Refused as error:
@@ -55,6 +60,23 @@ class Cleared:
             _log.exception("a tool failed")
             self.refused = DependencyDown("context", "The tool failed.", fact=type(error).__name__)
         return self.answer or Answer((), ok=False)
+
+    async def take_with(self, tool: str, arguments: dict[str, Any], body: Callable[[], Awaitable[T]]) -> T:
+        """The same for what a surface does itself in `body`, whose errors are the protocol layer's to answer.
+
+        Raises:
+            Undecided: as `take`.
+        """
+        self._take(tool, arguments)
+        self.answer = Answer((), ok=False, details={"error": "protocol"})
+        found = await body()
+        self.answer = Answer(())
+        return found
+
+    def _take(self, tool: str, arguments: dict[str, Any]) -> None:
+        if self._taken or tool != self._call.tool or arguments != self._call.arguments:
+            raise Undecided(tool)
+        self._taken = True
 
 
 def take_from(scope: dict[str, Any]) -> Cleared:

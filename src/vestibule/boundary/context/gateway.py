@@ -237,7 +237,8 @@ class ContextApp:
     async def _plan(self, toolbox: Toolbox, name: str, arguments: dict[str, Any]) -> rules.Call:
         if name not in catalogue.TOOLS:
             for source in self._sources:
-                call = source.plan(name, arguments)
+                # It may have to ask a server what it offers.
+                call = await asyncio.get_running_loop().run_in_executor(self._threads, source.plan, name, arguments)
                 if call is not None:
                     return call
         if name != "request_scope" or self._questions is None:
@@ -329,7 +330,8 @@ class ContextApp:
         """What the SDK is given: the decided call, and of the rest only the protocol's own metadata."""
         if message.method != "tools/call":
             return message.params
-        if self._surface is not None and call.source is self._surface:
+        source: object = call.source
+        if source is not None and source is self._surface:
             return {**message.params, "name": call.tool, "arguments": call.arguments}
         meta = {"_meta": message.params["_meta"]} if "_meta" in message.params else {}
         return {"name": call.tool, "arguments": call.arguments, **meta}

@@ -4,7 +4,7 @@ Importing this module imports the SDK, which takes most of a second; `protocol` 
 Rules it keeps:
 1. Stateless: every request stands alone, with plain JSON answers, for the revisions 2026-07-28 and 2025-11-25
    (and the older ones that the SDK still serves by handshake).
-2. Tools only: no resources, prompts, completions, sampling or subscriptions exist.
+2. Tools only: no resources, prompts, completions, sampling or subscriptions exist, unless a surface adds them.
 3. A tool body runs with a `Cleared` for exactly this call, or not at all.
 """
 
@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from vestibule import __version__
 from vestibule.boundary.context import catalogue
 from vestibule.boundary.context.cleared import take_from
+from vestibule.boundary.context.direct import Direct
 
 INSTRUCTIONS = (
     "Tools of one task on one workspace. Begin with get_task. A call beyond the task's scope is refused with "
@@ -58,21 +59,24 @@ class Endpoint:
         async def on_list_tools(_: Any, __: PaginatedRequestParams | None) -> ListToolsResult:
             return listed
 
-        self._body_bytes = body_bytes
-        self._server: Server[Any] = Server(
+        schemas = {tool.name: tool.schema for tool in tools}
+        self.body_bytes = body_bytes
+        self.server: Server[Any] = Server(
             "vestibule",
             version=__version__,
             instructions=INSTRUCTIONS,
             on_list_tools=on_list_tools,
             on_call_tool=_call_tool,
+            get_tool_input_schema=schemas.get,
         )
         # The SDK's tracing middleware reports arguments to whatever exporter the process has; ours is the audit log.
-        self._server.middleware.clear()
+        self.server.middleware.clear()
+        self.direct = Direct(tools, self.server.server_info_stamp)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request. The manager lives as long as it, so nothing of one request outlasts it."""
         manager = StreamableHTTPSessionManager(
-            self._server, json_response=True, stateless=True, max_request_body_size=self._body_bytes
+            self.server, json_response=True, stateless=True, max_request_body_size=self.body_bytes
         )
         async with manager.run():
             await manager.handle_request(scope, receive, send)

@@ -147,7 +147,25 @@ def test_sdk_that_fails_is_a_403(endpoint: Endpoint, monkeypatch: pytest.MonkeyP
         await send({"type": "http.response.start", "status": status, "headers": []})
 
     monkeypatch.setattr(sdk.Endpoint, "serve", serve)
+    endpoint.version = "2025-06-18"  # a revision that only the SDK answers
     _refused(endpoint, "dependency.mcp")
+    assert endpoint.rpc("tools/list").refusal["rule"] == "dependency.mcp"
+
+
+def test_a_call_that_the_sdk_answers_is_not_taken_for_a_plain_one(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = importlib.import_module("vestibule.boundary.context.direct")
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    for name in ("classify_inbound_request", "validate_client_request"):
+        with monkeypatch.context() as patched:
+            patched.setattr(direct, name, broken)
+            endpoint.version = "2026-07-28"
+            _refused(endpoint, "dependency.context")
+    assert [event.result for event in endpoint.log.outcomes()] == ["failed", "failed"]
 
 
 def test_authentication_that_fails_lets_nobody_in(folder: Path, loop: Any) -> None:

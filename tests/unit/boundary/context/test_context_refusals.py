@@ -171,6 +171,19 @@ def test_methods_beyond_tools_are_refused_and_recorded(endpoint: Endpoint, metho
     assert (endpoint.log.events[0].action, endpoint.log.events[0].resource) == ("context.call", method)
 
 
+def test_a_method_that_does_not_exist_is_the_404_that_its_revision_asks_for(endpoint: Endpoint) -> None:
+    endpoint.version = "2026-07-28"
+    for number, method in enumerate(("resources/read", "prompts/get", "x/y")):
+        answer = endpoint.rpc(method, {"uri": "file:///etc/shadow"})
+        assert (answer.status, answer.json["error"]["code"]) == (404, -32601)
+        assert answer.json["error"]["data"]["rule"] == "context.tool_unknown"
+        assert endpoint.log.intents()[number].resource == method
+    # A tool that does not exist is a refusal like every other, and so is a method when the log cannot record it.
+    assert endpoint.call("x").refusal["rule"] == "context.tool_unknown"
+    endpoint.log.fails = OSError("disk full")
+    assert endpoint.rpc("x/y").refusal["rule"] == "dependency.audit"
+
+
 def test_a_hold_is_a_403_too(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     real = endpoint.policy.decide
 

@@ -3,7 +3,7 @@
 Rules it keeps:
 1. UTF-8, one object, no duplicate keys, no NaN or infinity, at most `MAX_DEPTH` levels, no lone
    surrogates outside `params.arguments` (there the path normaliser names them).
-2. No batches, no responses posted to the server.
+2. No batches; no responses posted to the server, unless the endpoint asks clients anything (`answers`).
 3. An id is a string of at most 256 characters or an integer.
 4. What goes on is written anew from the parsed value, so a second parser cannot read it differently.
 
@@ -29,6 +29,8 @@ INVALID_PARAMS = -32602
 REFUSED = -32010
 """Ours: policy or a guard said no; `data` holds the typed refusal."""
 
+ANSWER = "client/answer"
+
 RequestId = str | int
 
 
@@ -43,11 +45,17 @@ class BadMessage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request, or a notification when `request_id` is None. `params` is an object, empty when absent."""
+    """A request, or a notification when `request_id` is None. `params` is an object, empty when absent.
+
+    `plain`: the body had no escapes in hexadecimal, so no string of it can hold a lone surrogate. `answer`: what the
+    client answers to a request of the server's, as it came; `method` is then `client/answer`.
+    """
 
     method: str
     params: dict[str, Any]
     request_id: RequestId | None
+    plain: bool = False
+    answer: dict[str, Any] | None = None
 
     def encoded(self, params: dict[str, Any] | None = None) -> bytes:
         """The message as bytes, with `params` in place of its own.
@@ -55,6 +63,8 @@ class Message:
         Raises:
             BadMessage: a string holds a lone surrogate.
         """
+        if self.answer is not None:
+            return dumps(self.answer, self.request_id)
         body: dict[str, Any] = {"jsonrpc": "2.0", "method": self.method}
         if self.request_id is not None:
             body["id"] = self.request_id
@@ -74,8 +84,8 @@ def dumps(value: Any, request_id: RequestId | None = None) -> bytes:
         raise BadMessage(INVALID_PARAMS, "A string is no valid Unicode.", request_id) from None
 
 
-def parse(body: bytes) -> Message:
-    """The message in `body`.
+def parse(body: bytes, *, answers: bool = False) -> Message:
+    """The message in `body`. With `answers` a response is one too.
 
     Raises:
         BadMessage: it breaks a rule above; the id is kept when it could be read.
@@ -90,6 +100,8 @@ def parse(body: bytes) -> Message:
         raise BadMessage(INVALID_REQUEST, "An id is an integer or a string of at most 256 characters.")
     if value.get("jsonrpc") != "2.0":
         raise BadMessage(INVALID_REQUEST, 'A message says "jsonrpc": "2.0".', request_id)
+    if answers and value.keys() in ({"jsonrpc", "id", "result"}, {"jsonrpc", "id", "error"}) and request_id is not None:
+        return Message(ANSWER, {}, request_id, answer=value)
     unknown = value.keys() - {"jsonrpc", "id", "method", "params"}
     if unknown:
         raise BadMessage(INVALID_REQUEST, "A request has jsonrpc, id, method and params only.", request_id)
@@ -101,7 +113,7 @@ def parse(body: bytes) -> Message:
         raise BadMessage(INVALID_PARAMS, "Parameters are an object.", request_id)
     if request_id is None and not method.startswith("notifications/"):
         raise BadMessage(INVALID_REQUEST, "A request has an id.")
-    return Message(method, params, request_id)
+    return Message(method, params, request_id, plain=b"\\u" not in body)
 
 
 def _is_id(value: Any) -> bool:
