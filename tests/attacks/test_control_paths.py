@@ -30,7 +30,7 @@ def test_the_console_runs_no_python_of_the_folder_it_was_started_in(
 
     monkeypatch.chdir(work)
     monkeypatch.setattr(subprocess, "Popen", popen)
-    drive._spawn_resume(world.services, world.run)
+    drive.spawn_resume(world.services, world.run)
     assert len(started) == 1
     assert started[0].wait(60) == 3, (world.services.folder(world.run) / "resume.log").read_text()
     assert not mark.exists()

@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("vestibule.cli.doctor", "Which walls stand on this machine, by attacking them."),
     "run": ("vestibule.cli.run", "Take one ticket up to its first gate or end."),
     "review": ("vestibule.cli.review", "Approve, request changes or reject, under your identity."),
+    "questions": ("vestibule.cli.questions", "What agents asked people."),
+    "answer": ("vestibule.cli.answer", "Grant or refuse what an agent asked for, under your identity."),
     "resume": ("vestibule.cli.resume", "Go on after a crash."),
     "cancel": ("vestibule.cli.cancel", "Stop a run and say what was undone."),
     "runs": ("vestibule.cli.runs", "List runs."),

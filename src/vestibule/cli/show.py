@@ -47,6 +47,7 @@ def command(run: str, as_json: bool, diff: bool, whole: bool) -> None:
     _findings(page, view)
     if diff:
         _diff(page, view)
+    _questions(page, view, every=True)
     _timeline(page, view, whole=whole)
     _reviews(page, view)
 
@@ -63,6 +64,7 @@ def print_summary(services: Services, record: RunRecord) -> None:
     _head(page, view, record)
     _refusals(page, view)
     _findings(page, view)
+    _questions(page, view, every=False)
     page.whole(f"{'more':<10}vestibule show {view.run}")
 
 
@@ -122,6 +124,8 @@ def _next_step(view: RunView) -> str:
     """The command that goes on, whole, to be copied."""
     from vestibule.core.model import State
 
+    if view.state is State.AWAITING_ANSWER:
+        return f"vestibule questions {view.run}"
     if view.state is State.AWAITING_REVIEW:
         return f"vestibule review {view.run} --approve --reason '…'"
     if not view.state.final:
@@ -157,6 +161,16 @@ def _findings(page: Page, view: RunView) -> None:
         label = {"deny": "denied", "hold": "held", "allow": "noted"}[item.verdict.value]
         about = f"{item.rule}  {place}".rstrip()
         page.line(Text(f"{label:<10}", _STYLES[item.verdict.value]), styled(about), ": ", styled(item.message), hang=10)
+
+
+def _questions(page: Page, view: RunView, *, every: bool) -> None:
+    from vestibule.cli.questions import show_question
+
+    shown = [item for item in view.questions if every or item.standing is not None]
+    if shown:
+        page.title("questions of the agent")
+    for item in shown:
+        show_question(page, item)
 
 
 def _diff(page: Page, view: RunView) -> None:

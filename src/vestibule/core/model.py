@@ -92,9 +92,11 @@ class ViewRule(Noun):
 
     `fields`: only the named fields of each record (dotted; `*` for any name). `schema`: names and types, no value.
     `header`: the part before the data (DICOM-style header projection: only `fields` of it). `redacted`: everything,
-    with values of the kinds in `redact` replaced. `redact` applies to `fields` and `header` too.
+    with values of the kinds in `redact` replaced. `redact` applies to `fields` and `header` too. `by` says whose rule
+    it is: of each the first that names a file counts, and both hold.
     """
 
+    by: Literal["organisation", "repository"] = "repository"
     paths: tuple[str, ...]
     show: Literal["fields", "schema", "header", "redacted"]
     fields: tuple[str, ...] = ()
@@ -368,6 +370,8 @@ class Decision(Noun):
 
 
 QuestionKind = Literal["scope", "call", "block"]
+AnswerChoice = Literal["grant", "refuse"]
+"""Refusing a block acknowledges it."""
 
 
 class Question(Noun):

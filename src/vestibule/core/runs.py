@@ -13,11 +13,13 @@ from vestibule.core.canonical import digest
 from vestibule.core.ids import Sha
 from vestibule.core.model import (
     AgentRef,
+    AnswerChoice,
     Choice,
     Decision,
     Finding,
     Gate,
     Person,
+    Question,
     State,
     Subject,
     Task,
@@ -58,6 +60,8 @@ class RunSummary(Noun):
     """Findings by their verdict, not by their severity."""
     changed_files: int = 0
     cost_nano_usd: int = 0
+    questions: int = 0
+    """Questions of the agent's that nobody answered yet, blocks included."""
 
 
 class TimelineEvent(Noun):
@@ -106,6 +110,18 @@ class Standing(Noun):
     self_review: bool = False
 
 
+class AskedView(Noun):
+    """A question of the agent's. `beyond`: paths that nobody may grant, each with the reason; people only see these.
+
+    `grantable` says that nothing is beyond; `standing` whether the person who looks may answer, and why (not).
+    """
+
+    question: Question
+    beyond: tuple[tuple[str, str], ...] = ()
+    grantable: bool = False
+    standing: Standing | None = None
+
+
 class RunView(Noun):
     """One run with everything that a decision about it needs.
 
@@ -152,6 +168,8 @@ class RunView(Noun):
     """The open gate, else the last one."""
     decisions: tuple[Decision, ...] = ()
     standing: Standing | None = None
+    questions: tuple[AskedView, ...] = ()
+    """What the agent asked people, in the order in which it asked. Its words are untrusted."""
 
 
 class Outcome(Noun):
@@ -192,5 +210,19 @@ class DecideGate(Protocol):
         Raises:
             Refused: policy says no (`review.*`); `review.stale` when the two digests differ.
             DependencyDown: the log, policy or storage cannot answer; nothing was decided.
+        """
+        ...
+
+
+class AnswerQuestion(Protocol):
+    """Takes a person's answer to an agent's question through the one path that every channel uses."""
+
+    def __call__(self, question: str, choice: AnswerChoice, reason: str, seen: str, person: Person) -> Outcome:
+        """Records the answer; the run goes on by itself. Called from a worker thread. `seen` is the shown `digest`.
+
+        Raises:
+            UsageError: no such question.
+            Refused: policy says no (`review.*`, `scope.ceiling`); `review.stale` when the question is another one.
+            DependencyDown: the log, policy or storage cannot answer; nothing was answered.
         """
         ...

@@ -6,7 +6,8 @@ Rules it keeps:
 3. A gateway that ends, or an agent that asks without end, kills the sandbox at once; the attempt is refused.
 4. Results are read from outside when every process is dead, the agent's and every command's, and nothing is run in
    the tree.
-5. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
+5. What people grant while it works is put into effect by `live_scope` alone; one that cannot be believed ends it.
+6. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vestibule.agents.registry import adapter
 from vestibule.boundary.network.rules import plan as network_plan
 from vestibule.core import clock
 from vestibule.core.base import Noun
-from vestibule.core.errors import AgentFailed, DependencyDown
+from vestibule.core.errors import AgentFailed, DependencyDown, Refused
 from vestibule.core.instructions import Instruction
 from vestibule.core.labels import Label
 from vestibule.core.model import WallsReport
@@ -36,6 +37,7 @@ from vestibule.pipeline.admission import require_admitted
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all
+from vestibule.pipeline.live_scope import LiveScope
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.services import Services
@@ -82,6 +84,8 @@ class Attempt:
         self.crossing = services.crossing(record)
         self.crossing.audit = BoundedSink(self.crossing.audit, self._asked_too_much)
         self.instructions: tuple[Instruction, ...] = ()
+        self.live = LiveScope(services, record, self.crossing, self._ungranted)
+        self._trouble: Refused | None = None
         self._dead_gateway = threading.Event()
         self._dead_name = ""
         self._sandbox: RunningSandbox | None = None
@@ -108,7 +112,9 @@ class Attempt:
         try:
             with contextlib.ExitStack() as living:
                 view, walls, sandbox_ms, result = self._inside(living)
-            return self._collect(view, result, walls, sandbox_ms)
+            if self._trouble is not None:
+                raise self._trouble
+            return self._collect(self.live.view or view, result, walls, sandbox_ms)
         finally:
             with contextlib.suppress(OSError):
                 remove_tree(self.folder)
@@ -214,10 +220,13 @@ class Attempt:
             view=view,
             runner=commands,
             feedback=self.record.feedback,
+            questions=self.live.questions,
             preload=adapter(self.record.agent.adapter).needs_model,
         )
         living.callback(context.close)
+        living.callback(self.live.stop)
         living.callback(commands.stop)
+        self.live.start(context, source_of(self.services, self.record), self.workspace, view)
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, tokens), sandbox.listeners[MODELS_HOST])
 
@@ -263,6 +272,8 @@ class Attempt:
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
             found["transcript"] = self._keep_transcript(result)
+        if self._trouble is not None:
+            raise self._trouble
         if self._flooded.is_set():
             raise flooded(MAX_DECISIONS)
         if self._dead_gateway.is_set():
@@ -292,6 +303,11 @@ class Attempt:
     def _gateway_died(self, name: str) -> None:
         self._dead_name = name
         self._dead_gateway.set()
+        self._kill_aside()
+
+    def _ungranted(self, error: Refused) -> None:
+        """A grant that cannot be believed or kept ends the attempt."""
+        self._trouble = self._trouble or error
         self._kill_aside()
 
     def _asked_too_much(self) -> None:

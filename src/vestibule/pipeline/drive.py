@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vestibule.core.errors import AGENT_FAILED, HELD, OK, REFUSED, DependencyDown, Refused, UsageError, VestibuleError
 from vestibule.core.ids import RUN_ID
-from vestibule.core.model import Choice, Decision, Person, State
+from vestibule.core.model import AnswerChoice, Choice, Decision, Person, Question, State
 from vestibule.core.refusal import refusal
 from vestibule.core.runs import Outcome, binding_digest
+from vestibule.pipeline.answers import feedback_of, follow, record_answer, run_out
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
 from vestibule.pipeline.record import Cause, Feedback, RunRecord
@@ -34,7 +36,7 @@ class Driver:
         self.services.policy(record.repo, record.base_commit)
         self.services.runs.create(record)
         self.progress(f"run {record.id}")
-        return self._perform(record.id, "work", f"work-{record.round}")
+        return self._settled(self._perform(record.id, "work", f"work-{record.round}"))
 
     def resume(self, run: str) -> RunRecord:
         """Go on after a crash; a run that waits or has ended is returned as it is."""
@@ -51,7 +53,50 @@ class Driver:
             gate = self.services.gates.current(record.id)
             key = gate.id if gate else key
         self.progress(f"run {record.id}")
-        return self._perform(record.id, name, key)
+        return self._settled(self._perform(record.id, name, key))
+
+    def answer(
+        self, question: str, choice: AnswerChoice, reason: str, *, person: Person, channel: str, seen: str = ""
+    ) -> tuple[RunRecord, Question]:
+        """A person's answer; the run as it stands then, and the question. `on` performs what is due.
+
+        `seen` is the digest of the question as it was shown; without one the id, which names one content, does.
+
+        Raises what `answers.record_answer` raises.
+        """
+        asked = self.services.questions.must(question)
+        record = self.expire(self.services.runs.get(asked.run))
+        after = record_answer(
+            self.services,
+            record,
+            asked,
+            choice,
+            reason,
+            person=person,
+            channel="console" if channel == "console" else "cli",
+            seen=seen or asked.digest,
+        )
+        return self.services.runs.get(asked.run), after
+
+    def on(self, run: str) -> RunRecord:
+        """After an answer: the run driven on, unless a process does that already or it waits for something else."""
+        record = self.services.runs.get(run)
+        return self.resume(run) if self.is_left(record) else record
+
+    def is_left(self, record: RunRecord) -> bool:
+        """Whether something is due that no process does. What waits for an answer is looked at by whoever gives one."""
+        if record.state is State.AWAITING_ANSWER:
+            return True
+        return _due(record) is not None and holder(self.services.folder(record.id)) is None
+
+    def _settled(self, record: RunRecord) -> RunRecord:
+        """Driven on as far as the answers take it that came while the agent was ending."""
+        while (record := follow(self.services, record)).state is not State.AWAITING_ANSWER:
+            segment = _due(record)
+            if segment is None or segment[0] != "work":
+                break
+            record = self._perform(record.id, *segment)
+        return self._ended(record)
 
     def decide(
         self, run: str, choice: Choice, reason: str, *, person: Person, channel: str, seen: str = ""
@@ -111,7 +156,9 @@ class Driver:
         return self._follow(record, decided.outcome.state, decided.decision)
 
     def _caught_up(self, record: RunRecord) -> RunRecord:
-        """The state that the gate's decisions lead to, when a crash came between a decision and the run's row."""
+        """The state that decisions and answers lead to, when a crash came between one and the run's row."""
+        if record.state is State.AWAITING_ANSWER:
+            return self._ended(follow(self.services, record))
         gate = self.services.gates.current(record.id)
         if gate is None or gate.state == "open" or record.state is not State.AWAITING_REVIEW:
             return record
@@ -131,7 +178,16 @@ class Driver:
 
     def _move_on(self, run: str, **fields: Any) -> RunRecord:
         """Change a run that waits, and only such a one, by what its row says at that moment."""
-        return self.services.runs.change(run, lambda old: fields if old.state is State.AWAITING_REVIEW else {})
+        return self._ended(
+            self.services.runs.change(run, lambda old: fields if old.state is State.AWAITING_REVIEW else {})
+        )
+
+    def _ended(self, record: RunRecord) -> RunRecord:
+        """Nobody is asked any more by a run that has ended. Answers are refused then, even when this did not work."""
+        if record.state.final:
+            with contextlib.suppress(Refused):
+                self.services.questions.close_of(record.id)
+        return record
 
     def cancel(self, run: str) -> tuple[RunRecord, list[str]]:
         """Stop a run; what was undone, in sentences. Ending its processes needs nothing, not even a log that works.
@@ -157,10 +213,12 @@ class Driver:
             with self.services.recorded(record, "run.cancel", record.id, {"by": self.services.person.id}):
                 released = self.services.ledger.recover(record.id)
                 closed = self.services.gates.supersede(record.id)
+                asked = self.services.questions.close_of(record.id)
                 record = self.services.runs.set(record.id, state=State.CANCELLED, note="Cancelled.")
             if released:
                 undone.append(f"{released} open model request(s) were charged as held.")
             undone.extend(f"Gate {gate.id} was closed." for gate in closed)
+            undone.extend(f"Question {item.id} was closed." for item in asked)
             self.services.audit.reconcile(live_runs=self._live(record.id))
             self.services.remember_head()
             if record.branch:
@@ -170,6 +228,7 @@ class Driver:
     def expire(self, record: RunRecord) -> RunRecord:
         """Note that a gate's time has run out: the run ends `expired`, never approved."""
         self.services.gates.expire()
+        record = self._ended(run_out(self.services, record))
         gate = self.services.gates.current(record.id)
         if gate is not None and gate.state == "expired" and record.state is State.AWAITING_REVIEW:
             note = "Nobody decided in time; the change was not merged."
@@ -178,6 +237,7 @@ class Driver:
 
     def _rework(self, record: RunRecord, words: str, person: Person) -> RunRecord:
         feedback = Feedback(words=words, by=person.id, findings=record.findings)
+        answers = feedback_of(self.services, record)
 
         def change(old: RunRecord) -> dict[str, object]:
             if old.state is not State.AWAITING_REVIEW:
@@ -187,7 +247,7 @@ class Driver:
                 "round": old.round + 1,
                 "attempt": 0,
                 "cause": Cause(trigger="rework", by=person.id),
-                "feedback": (*old.feedback, feedback),
+                "feedback": (*old.feedback, *answers, feedback),
             }
 
         return self.services.runs.change(record.id, change)
@@ -226,12 +286,13 @@ class ConsoleDecisions:
         record = self.driver.record(run, choice, reason, person=person, channel="console", seen=seen_binding_digest)
         message = message_of(record)
         if _due(record) is not None:
-            _spawn_resume(self.driver.services, record.id)
+            spawn_resume(self.driver.services, record.id)
             message = "Recorded. The run goes on; reload in a moment to see where it stands."
         return Outcome(run=record.id, state=record.state, message=message)
 
 
-def _spawn_resume(services: Services, run: str) -> None:
+def spawn_resume(services: Services, run: str) -> None:
+    """A process of its own that drives the run on."""
     import subprocess
     import sys
 
@@ -266,6 +327,7 @@ def message_of(record: RunRecord) -> str:
         return record.note
     words = {
         State.MERGED: f"Merged into {record.target.removeprefix('refs/heads/')} as {record.merge_commit[:12]}.",
+        State.AWAITING_ANSWER: f"Waits for an answer to the agent: `vestibule answer {record.id} --grant --reason …`.",
         State.AWAITING_REVIEW: f"Waits for a person: `vestibule review {record.id} --approve --reason …`.",
         State.REJECTED: "Rejected; nothing was merged.",
         State.APPROVED: "Approved.",

@@ -119,11 +119,16 @@ class Engine:
 
     def close(self) -> None:
         """Forget the run's engine file once nothing in it is pending. Threads end with the process."""
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        forget(self.path.parent)
 
     def _dispatch(self, segment: str, run: str) -> Json:
         return _sealed(lambda: self.segments[segment](Steps(), run))
+
+
+def forget(folder: Path) -> None:
+    """Leave nothing of a run's engine file: whatever was pending in it is over."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{folder / 'engine.db'}{suffix}").unlink(missing_ok=True)
 
 
 class _Workflow:

@@ -6,14 +6,16 @@ Read afresh each time; a broken store or log is an error, never an empty page.
 from __future__ import annotations
 
 import shlex
+from collections import Counter as Tally
 from typing import Any
 
 from vestibule.core.errors import UsageError
 from vestibule.core.model import Event, Finding, Gate, State, Usage
 from vestibule.core.refusal import Refusal
-from vestibule.core.runs import Check, Counts, LogHead, RunSummary, RunView, Standing, TimelineEvent
+from vestibule.core.runs import AskedView, Check, Counts, LogHead, RunSummary, RunView, Standing, TimelineEvent
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
+from vestibule.pipeline.asked import asked_views, question_json
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.services import Services
 from vestibule.pipeline.transcripts import transcripts
@@ -32,7 +34,13 @@ class Reader:
         records = self.services.runs.all()
         counts = self._counts_by_run() if records else {}
         spent = self._spent_by_run()
-        found = [self._summary(record, counts.get(record.id, Counts()), spent.get(record.id, 0)) for record in records]
+        asked = Tally(item.run for item in self.services.questions.waiting())
+        found = [
+            self._summary(record, counts.get(record.id, Counts()), spent.get(record.id, 0)).model_copy(
+                update={"questions": 0 if record.state.final else asked[record.id]}
+            )
+            for record in records
+        ]
         return sorted(found, key=lambda item: item.updated, reverse=True)
 
     def get_run(self, run: str) -> RunView | None:
@@ -91,7 +99,22 @@ class Reader:
                 for item in self._decisions(record)
             ],
             "dropped": [{"path": path, "reason": reason} for path, reason in record.dropped],
+            "questions": [question_json(item) for item in asked_views(self.services, record)],
         }
+
+    def questions(self, run: str = "") -> list[AskedView]:
+        """What a run asked; without one, what is open in all of them, the one that runs out first at the front."""
+        if run:
+            return list(asked_views(self.services, self.services.runs.get(run)))
+        waiting = self.services.questions.waiting()
+        asking = {item.run for item in waiting}
+        views = {
+            item.question.id: item
+            for record in self.services.runs.all()
+            if record.id in asking and not record.state.final
+            for item in asked_views(self.services, record)
+        }
+        return [views[item.id] for item in waiting if item.id in views]
 
     # --- parts ----------------------------------------------------------------------------------------------
 
@@ -155,6 +178,7 @@ class Reader:
             gate=gate,
             decisions=self._decisions(record),
             standing=self._standing(record, gate),
+            questions=asked_views(self.services, record),
         )
 
     def _configured(self, record: RunRecord) -> tuple[list[list[str]], tuple[str, ...]]:

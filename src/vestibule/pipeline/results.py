@@ -24,15 +24,26 @@ def result_repository(services: Services, record: RunRecord) -> Git:
 
 
 def start_commit(services: Services, record: RunRecord) -> Sha:
-    """What this round's view was projected from: the base, or what the last round proposed."""
-    if record.round == 1:
-        return record.base_commit
-    found = result_repository(services, record).commit_of(f"refs/vestibule/proposed-{record.round - 1}")
-    if found is None:
+    """What this round's view was projected from: the base, or what the last round that proposed something proposed."""
+    return last_proposed(services, record) or record.base_commit
+
+
+def last_proposed(services: Services, record: RunRecord) -> Sha | None:
+    """The newest proposal of an earlier round; None when there was none: a round may end with a question instead.
+
+    Raises:
+        AgentFailed: there was one, and it is gone.
+    """
+    result = result_repository(services, record) if record.round > 1 else None
+    for number in range(record.round - 1, 0, -1):
+        found = result.commit_of(f"refs/vestibule/proposed-{number}") if result else None
+        if found is not None:
+            return found
+    if record.branch and record.round > 1:
         raise AgentFailed(
             "What the last round proposed is gone from the run's folder.", next_step="Start the run anew."
         )
-    return found
+    return None
 
 
 def source_of(services: Services, record: RunRecord) -> Git:

@@ -30,8 +30,9 @@ from vestibule.core.ports import Forge, MergeView
 from vestibule.core.verdict import Ruling
 from vestibule.pipeline.admission import admit
 from vestibule.pipeline.engine import Segment, Steps
+from vestibule.pipeline.questions import apply_grants, granted, pending, unheard
 from vestibule.pipeline.record import RunRecord
-from vestibule.pipeline.results import apply_result, result_repository
+from vestibule.pipeline.results import apply_result, last_proposed, result_repository
 from vestibule.pipeline.services import Services
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 2
 APPROVED = frozenset({State.APPROVED, State.VERIFYING, State.MERGING})
 """A person has approved, and `conclude` is due."""
-_PAST_WORK = frozenset({*APPROVED, *(state for state in State if state.final)})
+_PAST_WORK = frozenset({*APPROVED, State.AWAITING_ANSWER, *(state for state in State if state.final)})
+WAITS = "waits"
+"""What the check says of a round that ended with a question in place of a change."""
 
 
 class Segments:
@@ -68,8 +71,8 @@ class Segments:
             else:
                 steps.run(f"admit-{round_}", lambda: admit(self.services, self.runs.get(run), {}))
             steps.run(f"work-{round_}", lambda: self._work(run))
-            steps.run(f"check-{round_}", lambda: self._check(run))
-            steps.run(f"propose-{round_}", lambda: self._propose(run))
+            if steps.run(f"check-{round_}", lambda: self._check(run)) != WAITS:
+                steps.run(f"propose-{round_}", lambda: self._propose(run))
         except VestibuleError as error:
             self._ended(run, error)
             raise
@@ -103,7 +106,7 @@ class Segments:
                 )
             return {"state": State.WORKING, "attempt": record.attempt + 1}
 
-        record = self.runs.change(run, begin)
+        record = apply_grants(self.services, self.runs.change(run, begin))
         done = Attempt(self.services, record).perform()
         self.runs.set(
             run,
@@ -119,7 +122,12 @@ class Segments:
             timings=record.timings.model_copy(update={"sandbox": done.sandbox_ms, "agent": done.agent_ms}),
         )
 
-    def _check(self, run: str) -> None:
+    def _check(self, run: str) -> str:
+        """Empty, or `WAITS`: the agent changed nothing, for it waits for an answer.
+
+        Raises:
+            Refused: a guard denies the change. AgentFailed: there is none.
+        """
         from vestibule.boundary.changes.gateway import Changes
         from vestibule.boundary.changes.scanners import not_run
         from vestibule.pipeline.providers import known_secrets
@@ -131,6 +139,8 @@ class Segments:
         if applied.tree == result.tree_of(record.base_commit) and not applied.findings:
             if record.down:
                 raise Refused(record.down[-1])
+            if self._asks(record):
+                return WAITS
             raise AgentFailed(
                 "The agent changed nothing.",
                 why=record.agent_message[-300:],
@@ -166,12 +176,26 @@ class Segments:
         )
         if denied:
             raise Refused(first_refusal(verdict, "change.propose", applied.commit))
+        return ""
+
+    def _asks(self, record: RunRecord) -> bool:
+        """Whether a person's answer is what the run lacks; then it waits for it."""
+        asked = self.services.questions.of_run(record.id)
+        if not pending(asked) and not granted(unheard(record, asked)):
+            return False
+
+        def waits(old: RunRecord) -> dict[str, Any]:
+            moved_on = old.state is not State.CHECKING or old.round != record.round
+            return {} if moved_on else {"state": State.AWAITING_ANSWER, "verdict": Ruling.HOLD, "note": ""}
+
+        self.runs.change(record.id, waits)
+        return True
 
     def _propose(self, run: str) -> None:
         record = self.runs.get(run)
         result = result_repository(self.services, record)
         forge = self.forge(record)
-        previous = result.commit_of(f"refs/vestibule/proposed-{record.round - 1}")
+        previous = last_proposed(self.services, record)
         config = self.services.config_of(record)
         review = config.gates.review
         with self.services.recorded(record, "branch.write", run, {"commit": record.head_commit}) as found:

@@ -18,7 +18,7 @@ from vestibule.core.base import Noun
 from vestibule.core.canonical import digest, digest_bytes
 from vestibule.core.clock import parse_rfc3339
 from vestibule.core.control_files import control_file, protected_path
-from vestibule.core.model import Bound, Person, Question, QuestionKind
+from vestibule.core.model import AnswerChoice, Bound, Person, Question, QuestionKind
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.text.globs import ImpossibleGlob, check_glob, first_match, is_whole_folder
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
@@ -41,7 +41,6 @@ MAX_ASKED_BYTES = 32 << 10
 """What one question asks, as JSON."""
 
 Access = Literal["read", "write"]
-AnswerChoice = Literal["grant", "refuse"]
 ANSWERS: tuple[AnswerChoice, ...] = ("grant", "refuse")
 
 

@@ -22,13 +22,13 @@ from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.errors import DependencyDown, Refused, UsageError
 from vestibule.core.ids import new_id
 from vestibule.core.labels import Label
-from vestibule.core.model import Event, Person, Question, QuestionKind
+from vestibule.core.model import AnswerChoice, Event, Person, Question, QuestionKind
 from vestibule.core.refusal import refusal
 from vestibule.core.verdict import Ruling
 from vestibule.review import question_rows as rows
 from vestibule.review import question_rules as rules
 from vestibule.review.question_rows import KeptQuestion
-from vestibule.review.question_rules import AnswerChoice, Ceiling, Terms
+from vestibule.review.question_rules import Ceiling, Terms
 from vestibule.review.rules import MAX_REASON
 from vestibule.review.signing import ReviewKey, verify_answer
 from vestibule.store.database import Database
