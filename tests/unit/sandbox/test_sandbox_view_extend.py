@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -88,24 +91,25 @@ def test_a_folder_exchanged_for_a_link_meanwhile_leads_nowhere(
     outside = tmp_path / "outside"
     (outside / "deep/er").mkdir(parents=True)
     (folder / "lib").mkdir()
-    (tmp_path / "swap").symlink_to(outside)
     stop = threading.Event()
 
     def swap() -> None:
-        while not stop.is_set():
-            for target in (outside, None):
-                spare = folder / "spare"
-                if target:
-                    spare.symlink_to(target)
+        spare, old, lib = folder / "spare", folder / "old", folder / "lib"
+        for turn in itertools.cycle((True, False)):
+            if stop.is_set():
+                return
+            with contextlib.suppress(OSError):  # what it exchanges is being written at the same time
+                if turn:
+                    spare.symlink_to(outside)
                 else:
                     spare.mkdir()
-                (folder / "lib").rename(folder / "old")
-                spare.rename(folder / "lib")
-                old = folder / "old"
-                if old.is_symlink():
-                    old.unlink()
+                lib.rename(old)
+                spare.rename(lib)
+            for path in (spare, old):
+                if path.is_symlink():
+                    path.unlink()
                 else:
-                    subprocess.run(["rm", "-rf", str(old)], check=True)
+                    shutil.rmtree(path, ignore_errors=True)
 
     agent = threading.Thread(target=swap)
     agent.start()

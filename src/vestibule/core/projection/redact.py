@@ -1,0 +1,255 @@
+"""Personal data by kinds, replaced by typed placeholders such as `⟦email⟧`. Pure.
+
+Rules it keeps:
+1. A value is replaced when the name of its field says what it is, or when it looks like it. In doubt it is replaced.
+2. A placeholder tells the kind and nothing of the value: no hash, no length, no part of it, the same for all.
+3. Every expression is linear in the text, or bounded.
+
+What it cannot do: find a name or an address in running text, or a value that is written in words, split or encoded.
+For data that must not be seen, `schema` or `fields` is the view.
+
+Sources: Luhn (ISO/IEC 7812-1 annex B), IBAN check digits (ISO 13616, ISO 7064 mod 97-10), RFC 4122.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ipaddress
+import re
+from collections.abc import Callable, Collection
+from datetime import date, time
+from itertools import pairwise
+
+from vestibule.core.projection.base import Tree
+
+KINDS = (
+    "secret",
+    "email",
+    "ip",
+    "mac",
+    "uuid",
+    "iban",
+    "credit_card",
+    "ssn",
+    "phone",
+    "date_of_birth",
+    "person_id",
+    "address",
+    "name",
+)
+"""In the order in which a field's name is tried."""
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[^\W_]+")
+_PERSON = {"patient", "person", "customer", "employee", "member", "user", "client", "subject", "student", "citizen"}
+_THING = {
+    "file", "host", "class", "table", "column", "field", "function", "method", "module", "package", "type", "event",
+    "key", "tag", "path", "domain", "region", "service", "image", "branch", "project", "schema", "database", "bucket",
+    "queue", "topic", "role", "group", "metric", "variable", "attribute", "element", "node", "server", "cluster",
+}  # fmt: skip
+_WORDS: dict[str, set[str]] = {
+    "secret": {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "token", "apikey", "credential",
+               "credentials", "authorization", "cookie", "pin"},
+    "email": {"email", "emails", "mail"},
+    "ip": {"ip", "ipv4", "ipv6", "ipaddress", "ipaddr"},
+    "mac": {"mac", "macaddress"},
+    "uuid": {"uuid", "guid"},
+    "iban": {"iban", "bic", "swift"},
+    "credit_card": {"creditcard", "pan", "cvv", "cvc", "cardnumber", "cc"},
+    "ssn": {"ssn", "passport", "nino", "taxid", "socialsecurity"},
+    "phone": {"phone", "phones", "mobile", "telephone", "tel", "fax", "cellphone", "phonenumber"},
+    "date_of_birth": {"dob", "birth", "birthdate", "birthday", "birthdays", "born"},
+    "person_id": {"mrn", "patientid", "personid", "customerid", "employeeid"},
+    "address": {"address", "addresses", "street", "zip", "zipcode", "postcode", "postal", "city", "town"},
+    "name": {"surname", "forename", "firstname", "lastname", "fullname", "nickname", "username", "givenname",
+             "familyname", "middlename"},
+}  # fmt: skip
+_PAIRS: dict[tuple[str, str], str] = {
+    ("api", "key"): "secret",
+    ("access", "key"): "secret",
+    ("private", "key"): "secret",
+    ("e", "mail"): "email",
+    ("credit", "card"): "credit_card",
+    ("card", "number"): "credit_card",
+    ("account", "number"): "iban",
+    ("social", "security"): "ssn",
+    ("national", "id"): "ssn",
+    ("tax", "id"): "ssn",
+    ("insurance", "number"): "ssn",
+}
+
+
+def by_name(field: str) -> tuple[str, ...]:
+    """The kinds that a field of this name can be of."""
+    if "⟦" in field:  # a key that was replaced
+        return ()
+    words = [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", field))]
+    found = [kind for kind in KINDS if any(word in _WORDS[kind] for word in words)]
+    found += [kind for pair, kind in _PAIRS.items() if pair in pairwise(words)]
+    last = words[-1] if words else ""
+    before = words[-2] if len(words) > 1 else ""
+    if last in ("name", "names") and before not in _THING:
+        found.append("name")
+    if last in ("id", "ids", "number", "no") and before in _PERSON:
+        found.append("person_id")
+    return tuple(dict.fromkeys(found))
+
+
+def placeholder(kind: str) -> str:
+    return f"⟦{kind}⟧"
+
+
+def redact(tree: Tree, kinds: Collection[str]) -> Tree:
+    """The document with values of these kinds replaced, in keys too."""
+    return _redact(tree, tuple(kind for kind in KINDS if kind in kinds), None)
+
+
+def _redact(tree: Tree, kinds: tuple[str, ...], named: str | None) -> Tree:
+    if isinstance(tree, dict):
+        found: dict[str, Tree] = {}
+        for key, value in tree.items():
+            own = next((kind for kind in by_name(key) if kind in kinds), named)
+            shown, number = redact_text(key, kinds), 2
+            while shown in found:
+                shown, number = f"{redact_text(key, kinds)} {number}", number + 1
+            found[shown] = _redact(value, kinds, own)
+        return found
+    if isinstance(tree, list):
+        return [_redact(item, kinds, named) for item in tree]
+    if tree is None or tree == "":
+        return tree
+    if named is not None:
+        return placeholder(named)
+    if isinstance(tree, str):
+        return redact_text(tree, kinds)
+    if isinstance(tree, (bool, date, time)):
+        return tree
+    text = str(tree)
+    return tree if redact_text(text, kinds) == text else redact_text(text, kinds)
+
+
+_LINE = re.compile(
+    r"^([ \t>*-]{0,16}[\"']?)([^\W\d][\w .-]{0,63}?)([\"']?[ \t]{0,8}[:=][ \t]{0,8})(\S.*)$", re.MULTILINE
+)
+
+
+def redact_lines(text: str, kinds: Collection[str]) -> str:
+    """Text without a structure of its own: what looks like a kind, and what stands behind `Name:` or `name =`."""
+    wanted = tuple(kind for kind in KINDS if kind in kinds)
+
+    def replace(match: re.Match[str]) -> str:
+        kind = next((kind for kind in by_name(match[2]) if kind in wanted), None)
+        return f"{match[1]}{match[2]}{match[3]}{placeholder(kind)}" if kind else match[0]
+
+    return redact_text(_LINE.sub(replace, text), wanted)
+
+
+def redact_text(text: str, kinds: Collection[str]) -> str:
+    """The text with everything that looks like one of these kinds replaced."""
+    if "email" in kinds and "@" in text:
+        text = _EMAIL.sub(lambda match: _if(match, "email", any(char.isalpha() for char in match[1])), text)
+    if any(char.isdecimal() for char in text) or text.count(":") > 1:
+        for kind, replace in _NUMBERS:
+            if kind in kinds:
+                text = replace(text)
+    return text
+
+
+def _if(match: re.Match[str], kind: str, really: bool) -> str:
+    return placeholder(kind) if really else match[0]
+
+
+_EMAIL = re.compile(r"(?<![\w.+%'!#$&*/=?^`{|}~-])[\w.+%'!#$&*/=?^`{|}~-]++@(\[?[\w.:-]++\]?)")
+_UUID = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}(?![0-9A-Fa-f])")
+_IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)")
+_IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f:]{2,39}(?:\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])")
+_MAC = re.compile(r"(?<![\w:-])(?:[0-9A-Fa-f]{2}([:-]))(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:-])")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}|[A-Za-z]{2}\d{2}[A-Za-z0-9]{11,30})")
+_DIGITS = re.compile(r"(?<!\d)\d{2,}(?:[ -]\d{2,})*")
+_SSN = re.compile(r"(?<![\d-])\d{3}[- ]\d{2}[- ]\d{4}(?![\d-])")
+_PHONE = re.compile(
+    r"(?<![\w+])(?:\+|00)[1-9](?:[ ().\-/]{0,2}\d){6,14}(?!\d)"
+    r"|(?<![\w.-])(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\d-])"
+    r"|(?<![\w.-])0\d{2,4}[ /-]\d{3,8}(?:[ -]\d{2,4}){0,2}(?![\d-])"
+)
+
+
+def _ipv6(text: str) -> bool:
+    if text.count(":") < 2 or not any(char.isalnum() for char in text):
+        return False
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1: whether the check digit fits."""
+    total = 0
+    for at, char in enumerate(reversed(digits)):
+        value = int(char) * (1 + at % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _cards(text: str) -> str:
+    return _DIGITS.sub(lambda match: _pieces(match[0], "credit_card", _card_at), text)
+
+
+def _card_at(text: str, starts: list[int], at: int) -> int:
+    """Where a card number that begins at `at` ends; 0: none does. It begins and ends with a group."""
+    ends = [*(start - 1 for start in starts if start > at), len(text)]
+    for end in ends:
+        digits = [char for char in text[at:end] if char not in " -"]
+        if len(digits) > 19:
+            return 0
+        if len(digits) >= 13 and digits[0] in "23456" and luhn("".join(digits)):
+            return end
+    return 0
+
+
+def _pieces(text: str, kind: str, found_at: Callable[[str, list[int], int], int]) -> str:
+    """Every number among groups of characters replaced."""
+    starts = [0, *(match.end() for match in re.finditer(r"[ -]", text))]
+    out, done = [], 0
+    for start in starts:
+        if start < done:
+            continue
+        end = found_at(text, _after(starts, start), start)
+        if end:
+            out += [text[done:start], placeholder(kind)]
+            done = end
+    return "".join([*out, text[done:]])
+
+
+def _after(starts: list[int], at: int) -> list[int]:
+    """The next few groups after `at`; a card has at most nine."""
+    place = bisect.bisect_right(starts, at)
+    return starts[place : place + 10]
+
+
+def _ibans(text: str) -> str:
+    return _IBAN.sub(_iban, text)
+
+
+def _iban(match: re.Match[str]) -> str:
+    """The longest beginning whose check digits fit is replaced; a word that follows stays."""
+    places = [at for at, char in enumerate(match[0]) if char not in " -"]
+    for length in range(min(34, len(places)), 14, -1):
+        code = "".join(match[0][at] for at in places[:length]).upper()
+        if int("".join(str(int(char, 36)) for char in code[4:] + code[:4])) % 97 == 1:
+            return placeholder("iban") + match[0][places[length - 1] + 1 :]
+    return match[0]
+
+
+_NUMBERS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("uuid", lambda text: _UUID.sub(placeholder("uuid"), text)),
+    ("mac", lambda text: _MAC.sub(placeholder("mac"), text)),
+    ("ip", lambda text: _IPV6.sub(lambda match: _if(match, "ip", _ipv6(match[0])), text)),
+    ("ip", lambda text: _IPV4.sub(placeholder("ip"), text)),
+    ("iban", _ibans),
+    ("credit_card", _cards),
+    ("ssn", lambda text: _SSN.sub(placeholder("ssn"), text)),
+    ("phone", lambda text: _PHONE.sub(placeholder("phone"), text)),
+)
