@@ -62,7 +62,7 @@ def show(
         parts, dropped, ok = [answer.error[1] if answer.error else ""], 0, False
         notes.append("The server refused the call.")
     else:
-        parts, dropped = _texts(answer.result)
+        parts, dropped = _texts(answer.result, structured_only=view is not None)
         ok = answer.result.get("isError") is not True
     if view is not None:
         if not ok:
@@ -97,10 +97,15 @@ def _json(value: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _texts(result: Mapping[str, Any]) -> tuple[list[str], int]:
-    """Texts of a `CallToolResult`, and how many parts were none."""
+def _texts(result: Mapping[str, Any], *, structured_only: bool) -> tuple[list[str], int]:
+    """Texts of a `CallToolResult`, and how many parts were none.
+
+    `structured_only`: where there is structured content it stands for the texts, which say the same in words.
+    """
     content = result.get("content")
     items = content if isinstance(content, list) else []
+    if structured_only and result.get("structuredContent") is not None:
+        items = []
     texts: list[str] = []
     dropped = max(0, len(items) - MAX_PARTS)
     for item in items[:MAX_PARTS]:

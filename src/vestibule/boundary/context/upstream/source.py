@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,14 +37,11 @@ from vestibule.core.canonical import digest_bytes
 from vestibule.core.crossing import Step
 from vestibule.core.errors import Refused
 from vestibule.core.labels import Label, RunLabel
-from vestibule.core.model import UpstreamUse
+from vestibule.core.model import UpstreamUse, ViewRule
 from vestibule.core.ports import Questions
 from vestibule.core.refusal import refusal
 from vestibule.core.text.globs import first_match
 from vestibule.core.text.sanitize import one_line, show_hidden
-
-Project = Callable[[UpstreamView, str], str]
-"""A view and a text → what may be shown of it. Raises ValueError when there is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +68,9 @@ class UpstreamSource:
         trusted: Trusted | None = None,
         questions: Questions | None = None,
         keys: Mapping[str, str] | None = None,
-        project: Project | None = None,
         now: Clock = time.monotonic,
     ) -> None:
-        """`keys` are the credentials of HTTP servers, to be kept out of results. `project` carries out views."""
+        """`keys` are the credentials of HTTP servers, by server, to be kept out of results."""
         allowed = {use.server: use.tools for use in uses}
         self._servers = {server.name: server for server in servers if server.name in allowed}
         self._allowed = allowed
@@ -82,8 +78,7 @@ class UpstreamSource:
         self._labels = labels
         self._trust = RunTrust(trusted or Trusted())
         self._questions = questions
-        self._keys = keys or {}
-        self._project = project
+        self._keys = {} if keys is None else keys
         self._now = now
         self._lock = threading.Lock()
         self._uses: dict[str, int] = {}
@@ -181,7 +176,7 @@ class UpstreamSource:
                 tool=offered.tool,
                 limit=server.config.result_bytes,
                 key=self._keys.get(offered.server, ""),
-                view=self._view(offered),
+                view=_projection(offered.rule.view) if offered.rule and offered.rule.view else None,
             )
         except NoView:
             raise _no_view(call.tool) from None
@@ -318,16 +313,6 @@ class UpstreamSource:
                 raise NotDone("repeated", "The same call went meanwhile. Make it again if it is meant twice.")
             self._uses[key] = asked["time"]
 
-    def _view(self, offered: Offered) -> Projection | None:
-        view = offered.rule.view if offered.rule else None
-        if view is None:
-            return None
-        if view.show == "identifiers":
-            return identifiers_text
-        if self._project is None:
-            raise _no_view(offered.shown.name)
-        return partial(self._project, view)
-
     def close(self) -> None:
         """Ends every server. Idempotent, thread-safe."""
         for server in self._servers.values():
@@ -337,6 +322,21 @@ class UpstreamSource:
 def rule_for(config: Upstream, tool: str) -> ToolRule | None:
     """The first rule that names the tool."""
     return next((rule for rule in config.rules if first_match(tool, (rule.tool,)) is not None), None)
+
+
+def _projection(view: UpstreamView) -> Projection:
+    """What carries a view out. A text that is JSON is read as such; fields and schemas need one that is."""
+    if view.show == "identifiers":
+        return identifiers_text
+    from vestibule.core.projection import project
+
+    rule = ViewRule(paths=("**",), show=view.show, fields=view.fields, redact=view.redact)
+
+    def shown(text: str) -> str:
+        json_text = view.show != "redacted" or text.lstrip()[:1] in ("{", "[")
+        return project(text.encode("utf-8"), "result.json" if json_text else "result.txt", rule).decode("utf-8")
+
+    return shown
 
 
 def _given_name(config: Upstream, tool: str) -> str:
