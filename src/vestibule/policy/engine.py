@@ -90,7 +90,7 @@ class Program:
             self._variants.move_to_end(signature)
             return known
         try:
-            made = _compile(index.sources(signature), index.data, self._rule)
+            made = _compile(index.sources(signature), index.data(signature), self._rule)
         except EngineError:
             made = self._whole
         self._variants[signature] = made
@@ -133,7 +133,7 @@ def _compile(sources: Mapping[str, str], data: Mapping[str, Any], rule: str) -> 
         raise EngineError(_message(str(error))) from None
     if not bundle.ok():
         raise EngineError("the bundle does not compile")
-    return _Form(interpreter, bundle, entrypoint.encode("utf-8"), parts_named(sources))
+    return _Form(interpreter, bundle, entrypoint.encode("utf-8"), parts_named(sources, rule))
 
 
 def parse_answer(value: Any) -> Answer:

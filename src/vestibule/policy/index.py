@@ -8,8 +8,9 @@ Rules it keeps:
 1. A rule is left out only where one of its first conditions compares a part of the input that `INDEXED` names with
    other constants than the request has. Such a rule cannot fire. A name that has no rule left stays, undefined.
 2. A constant becomes data only if it is the one statement of its name and is plain JSON.
-3. A part of the input is kept back only if the layer's text never names it.
-4. What is not understood is left as it is. The tests compare the answers with those of the whole text, and of OPA.
+3. Of a table that is only ever looked up by an indexed part, the other rows are left out.
+4. A part of the input is kept back only if the layer's text never names it.
+5. What is not understood is left as it is. The tests compare the answers with those of the whole text, and of OPA.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from vestibule.policy.tokens import Token, tokens
@@ -84,6 +86,7 @@ class LayerIndex:
         self._rules: list[Rule] = []
         self._constants: list[Constant] = []
         self._names: Counter[str] = Counter()
+        self._keyed: dict[str, int] = {}
         if not self._readable:
             return
         self._names = names = Counter(name for found in words.values() for name in _heads(found))
@@ -97,15 +100,22 @@ class LayerIndex:
                 constant = _constant(name, found, index)
                 if constant is not None and names[constant.name] == 1:
                     self._constants.append(constant)
+        self._keyed = {c.name: at for c in self._constants if (at := _key_of(c, words)) is not None}
         self._known = tuple(
             frozenset(value for rule in self._rules for value in rule.allowed.get(position, ()))
+            | {key for c in self._constants if self._keyed.get(c.name) == position for key in c.value}
             for position in range(len(INDEXED))
         )
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """The constants, for the engine's base document."""
-        return {CONSTANTS: {constant.name: constant.value for constant in self._constants}}
+    def data(self, signature: Signature) -> dict[str, Any]:
+        """The constants, for the engine's base document; of a table that is only ever looked up by an indexed part,
+        the row that will be looked up (the engine's own look-up goes through all rows)."""
+        found: dict[str, Any] = {}
+        for constant in self._constants:
+            at = self._keyed.get(constant.name)
+            value = constant.value
+            found[constant.name] = value if at is None else {k: v for k, v in value.items() if k == signature[at]}
+        return {CONSTANTS: found}
 
     def signature(self, document: Mapping[str, Any]) -> Signature:
         """Which rules can fire for `document`. As many as the layer names values, and no more."""
@@ -345,6 +355,33 @@ def _constant(file: str, words: list[Token], index: int) -> Constant | None:
     return Constant(file, words[index].text, first.start, words[last].end, value)
 
 
+def _key_of(constant: Constant, files: Mapping[str, list[Token]]) -> int | None:
+    """The indexed part that a table is looked up by, if every use of it is `NAME[input.…]` with that part."""
+    if not isinstance(constant.value, dict):
+        return None
+    found: set[int | None] = set()
+    for file, words in files.items():
+        for index, word in enumerate(words):
+            if word.kind != "name" or word.text != constant.name:
+                continue
+            if file == constant.file and index + 2 < len(words) and words[index + 2].start == constant.start:
+                continue  # its own statement
+            if (index and words[index - 1].text in (".", "with", "as", "some", ",")) or not words[index + 1 :]:
+                return None
+            found.add(
+                next(
+                    (
+                        at
+                        for at, path in enumerate(INDEXED)
+                        if [w.text for w in words[index + 1 : index + 4 + 2 * len(path)]]
+                        == ["[", "input", *(item for step in path for item in (".", step)), "]"]
+                    ),
+                    None,
+                )
+            )
+    return found.pop() if len(found) == 1 else None
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -352,22 +389,50 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parts_named(sources: Mapping[str, str]) -> frozenset[tuple[str, ...]]:
-    """The parts of the input that the texts name, one or two steps deep; all where `input` is used in another way."""
-    found: set[tuple[str, ...]] = set()
+def parts_named(sources: Mapping[str, str], rule: str) -> frozenset[tuple[str, ...]]:
+    """The parts of the input that `rule` and what it uses may name, one or two steps deep.
+
+    `WHOLE` where `input` or `data` is used in a way that does not say which parts.
+    """
+    statements: list[tuple[str, list[Token]]] = []
     for text in sources.values():
         try:
             words = tokens(text)
         except ValueError:
             return WHOLE
-        for index, word in enumerate(words):
-            if word.kind != "name" or word.text != "input" or (index and words[index - 1].text == "."):
-                continue
-            path = [item.text for item in words[index + 1 : index + 5]]
-            if len(path) < 2 or path[0] != "." or path[1] not in PARTS:
-                return WHOLE
-            two = len(path) == 4 and path[2] == "." and words[index + 4].kind == "name"
-            imported = index and words[index - 1].text == "import"
-            found.add((path[1], path[3]) if two and not imported else (path[1],))
+        starts = [*_starts(words), len(words)]
+        statements.append(("", words[: starts[0]]))
+        statements += [(words[first].text, words[first:last]) for first, last in pairwise(starts)]
+    found: set[tuple[str, ...]] = set()
+    used, asked = {"", rule}, {"", rule}
+    while asked:
+        names: set[str] = set()
+        for head, words in statements:
+            if head in asked:
+                parts = _parts(words)
+                if parts is None:
+                    return WHOLE
+                found |= parts
+                names.update(word.text for word in words if word.kind == "name")
+        asked = names - used
+        used |= names
     whole = {path for path in found if len(path) == 1}
     return frozenset(path for path in found if len(path) == 1 or path[:1] not in whole)
+
+
+def _parts(words: list[Token]) -> set[tuple[str, ...]] | None:
+    found: set[tuple[str, ...]] = set()
+    for index, word in enumerate(words):
+        if word.kind != "name" or word.text not in ("input", "data") or (index and words[index - 1].text == "."):
+            continue
+        path = [item.text for item in words[index + 1 : index + 5]]
+        if word.text == "data":
+            if len(path) < 4 or path[0] != "." or path[1] not in ("vestibule", CONSTANTS) or path[2] != ".":
+                return None
+            continue
+        if len(path) < 2 or path[0] != "." or path[1] not in PARTS:
+            return None
+        two = len(path) == 4 and path[2] == "." and words[index + 4].kind == "name"
+        imported = index > 0 and words[index - 1].text == "import"
+        found.add((path[1], path[3]) if two and not imported else (path[1],))
+    return found

@@ -18,6 +18,7 @@ from typing import Any
 
 import regopy
 from regopy import Bundle, Input, Interpreter
+from regopy.rego_shared import path as _path
 from regopy.rego_shared import rego as _library
 
 MAX_DEPTH = 16
@@ -29,13 +30,27 @@ _NEEDS_ESCAPE = re.compile(r'[\x00-\x1f"\\\x7f]')
 _INT_LIMIT = 1 << 63
 _TOO_SMALL = 2
 
-_string = _library.regoInputString
-_boolean = _library.regoInputBoolean
-_int = _library.regoInputInt
-_null = _library.regoInputNull
-_item = _library.regoInputObjectItem
-_object = _library.regoInputObject
-_array = _library.regoInputArray
+# The functions that add one value return at once: they are called without giving up Python's lock in between.
+_held = ctypes.PyDLL(_path)
+_string = _held.regoInputString
+_boolean = _held.regoInputBoolean
+_int = _held.regoInputInt
+_null = _held.regoInputNull
+_item = _held.regoInputObjectItem
+_object = _held.regoInputObject
+_array = _held.regoInputArray
+_ARGUMENTS: tuple[tuple[Any, list[Any]], ...] = (
+    (_string, [ctypes.c_void_p, ctypes.c_char_p]),
+    (_boolean, [ctypes.c_void_p, ctypes.c_bool]),
+    (_int, [ctypes.c_void_p, ctypes.c_int64]),
+    (_null, [ctypes.c_void_p]),
+    (_item, [ctypes.c_void_p]),
+    (_object, [ctypes.c_void_p, ctypes.c_uint32]),
+    (_array, [ctypes.c_void_p, ctypes.c_uint32]),
+)
+for _function, _kinds in _ARGUMENTS:
+    _function.argtypes = _kinds
+    _function.restype = ctypes.c_uint32
 
 
 class EngineError(Exception):

@@ -12,10 +12,12 @@ Rules it keeps:
 from __future__ import annotations
 
 import marshal
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vestibule.core.base import Noun
 from vestibule.core.canonical import canonical_json
@@ -33,6 +35,9 @@ CACHE_ENTRIES = 4096
 MAX_INPUT_BYTES = 256 * 1024
 TIMEOUT_SECONDS = 5.0
 SHIPPED_NAME = "shipped"
+_LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
+_SCALARS = frozenset((str, bool, int, type(None)))
+_COLLECTIONS = frozenset((dict, list, tuple))
 _REINSTALL = "Run `vestibule policy lint`; install vestibule again if its own files were changed."
 
 
@@ -105,9 +110,7 @@ class PolicySet:
         if known is not None:
             return known
         try:
-            document = request.model_dump(mode="json")
-            if len(canonical_json(document)) > MAX_INPUT_BYTES:
-                return self._deny("policy.input", request)
+            document = _document(request, key)
         except Exception:  # noqa: BLE001 - an input without one canonical form is denied, whatever is wrong with it
             return self._deny("policy.input", request)
         try:
@@ -185,6 +188,8 @@ class PolicySet:
         return found
 
     def _join(self, answers: Sequence[LayerAnswer], request: PolicyInput) -> Verdict:
+        if all(answer.ruling is Ruling.ALLOW for answer in answers) and answers:
+            return Verdict(ruling=Ruling.ALLOW, reasons=(), policy_digest=self._digest)
         return strictest(
             Verdict(
                 ruling=answer.ruling,
@@ -216,6 +221,40 @@ def _key(request: PolicyInput) -> bytes:
         return b""
 
 
+def _document(request: PolicyInput, key: bytes) -> dict[str, Any]:
+    """The request as JSON. Raises ValueError or TypeError when it has no canonical form or is too large."""
+    document: dict[str, Any] = {
+        "action": request.action,
+        "subject": request.subject,
+        "resource": request.resource,
+        "task": request.task,
+        "labels": request.labels,
+        "facts": request.facts,
+    }
+    if key and len(key) <= MAX_INPUT_BYTES and not _LONE_SURROGATE.search(key) and _is_plain(document):
+        return document
+    document = request.model_dump(mode="json")
+    if len(canonical_json(document)) > MAX_INPUT_BYTES:
+        raise ValueError("the input is too large")
+    return document
+
+
+def _is_plain(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> bool:
+    """Whether everything in it is JSON as it stands, without floats."""
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+        items: Iterable[Any] = value.values()
+    else:
+        items = value
+    for item in items:
+        kind = type(item)
+        if kind not in _SCALARS and not (kind in _COLLECTIONS and _is_plain(item)):
+            return False
+    return True
+
+
 def _answer(name: str, program: Program, document: Mapping[str, object]) -> LayerAnswer:
     try:
         answer: Answer = program.answer(document)
@@ -223,7 +262,7 @@ def _answer(name: str, program: Program, document: Mapping[str, object]) -> Laye
         return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=("policy.undefined",), error=str(error))
     except Exception as error:  # noqa: BLE001 - one layer's failure is that layer's deny
         return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=("policy.error",), error=str(error)[:300])
-    return LayerAnswer(layer=name, ruling=answer.ruling, reasons=answer.reasons)
+    return LayerAnswer.model_construct(layer=name, ruling=answer.ruling, reasons=answer.reasons, error="")
 
 
 def _others(value: object) -> tuple[object, ...]:

@@ -125,7 +125,7 @@ def test_every_reason_of_the_bundle_has_words() -> None:
     sources = shipped_layer().sources
     reasons = re.findall(r'contains "([a-z._]+)"|"reasons": \["([a-z._]+)"\]', "\n".join(sources.values()))
     named = {name for groups in reasons for name in groups if name}
-    tables = LayerIndex(sources).data["vestibule_constants"]
+    tables = LayerIndex(sources).data((None, None))["vestibule_constants"]
     rows = [table["reason"] for name, table in tables.items() if name.endswith("_facts")]
     named |= {reason for row in rows for reason in row.values()}
     assert len(named) > 50

@@ -1,7 +1,7 @@
 # How a request is decided. Read this file first: the others only fill in `needed`, `deny` and `hold`.
 #
 #   needed  the facts an action needs, as one table:
-#             is      the value that each of these facts must have
+#             is      the value that each of these facts must have; never empty
 #             one_of  the values that a fact may have
 #             any     only the type that a fact must have
 #             reason  the reason given when a fact is otherwise; a row for every fact of `is` and `one_of`
@@ -25,7 +25,6 @@ decision := {"verdict": "deny", "reasons": deny} if {
 
 # A table without a row for each kind permits nothing: what is undefined here is no permission.
 permit if {
-	count(needed.is) > 0
 	object.subset(input.facts, needed.is)
 	every name, values in needed.one_of {
 		input.facts[name] in values
@@ -60,7 +59,10 @@ well_typed contains name if {
 	type_name(input.facts[name]) == type_name(needed.one_of[name][0])
 }
 
-deny contains "policy.unknown_action" if not needed
+deny contains "policy.unknown_action" if {
+	not permit
+	not needed
+}
 
 # A fact that is missing or of another type is a deny, whatever the other facts say.
 deny contains "policy.fact_missing" if {

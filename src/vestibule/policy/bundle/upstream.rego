@@ -30,6 +30,7 @@ upstream_facts := {
 
 # Nobody looked at what the server now says of its tool: quarantined, whatever a person said of one call.
 hold contains input.facts.pin_rule if {
+	input.action == "context.call"
 	upstream_call
 	input.facts.pin_rule != ""
 }
