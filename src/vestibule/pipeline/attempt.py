@@ -46,6 +46,7 @@ from vestibule.sandbox.removal import remove_tree
 
 if TYPE_CHECKING:
     from vestibule.boundary.models.gateway import ModelGateway
+    from vestibule.pipeline.upstreams import Upstreams
 
 RENEW_SECONDS = 300.0
 COMMAND_SECONDS = 600.0
@@ -212,6 +213,7 @@ class Attempt:
         )
         files = Workspace(self.workspace)
         living.callback(files.close)
+        upstreams = self._upstreams()
         context = build_context_app(
             crossing=self.crossing,
             authenticate=tokens.authenticate,
@@ -220,15 +222,37 @@ class Attempt:
             view=view,
             runner=commands,
             feedback=self.record.feedback,
+            sources=(upstreams.source,) if upstreams is not None else (),
             questions=self.live.questions,
             preload=adapter(self.record.agent.adapter).needs_model,
         )
         living.callback(context.close)
+        if upstreams is not None:
+            living.callback(upstreams.stop)  # before the endpoint waits for its calls to end
         living.callback(self.live.stop)
         living.callback(commands.stop)
         self.live.start(context, source_of(self.services, self.record), self.workspace, view)
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, tokens), sandbox.listeners[MODELS_HOST])
+
+    def _upstreams(self) -> Upstreams | None:
+        """The upstream servers of the task's role; none is started yet."""
+        if not self.task.scope.upstreams:
+            return None
+        from vestibule.boundary.context.provenance import VOUCHED, Trusted
+        from vestibule.pipeline.upstreams import upstreams_for
+
+        told = (item.text for item in self.instructions if item.label.integrity in VOUCHED)
+        return upstreams_for(
+            self.services,
+            self.record.id,
+            self.task.scope.upstreams,
+            labels=self.crossing.labels,
+            minimum=self.services.minimum(self.config),
+            seconds=self.record.budget.minutes * 60 + SETTLE_SECONDS,
+            trusted=Trusted.of(self.task.spec, instructions=told),
+            questions=self.live.questions,
+        )
 
     def _models_app(self, host: GatewayHost, tokens: TaskTokens) -> ModelGateway:
         from vestibule.boundary.models.gateway import build_models_app
