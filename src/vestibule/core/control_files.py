@@ -8,67 +8,111 @@ Patterns are compared on folded paths (`paths.fold`).
 
 from __future__ import annotations
 
-from vestibule.core.text.globs import first_match
+from vestibule.core.text.globs import first_match, literal_text
 from vestibule.core.text.paths import fold
 
 INSTRUCTIONS: tuple[str, ...] = (
     "**/agents.md",
+    "**/agents.override.md",
+    "**/agents.local.md",
     "**/agent.md",
     "**/claude.md",
     "**/claude.local.md",
+    "codex.md",
+    "crush.md",
+    "crush.local.md",
     "**/gemini.md",
     "**/qwen.md",
+    "warp.md",
     "**/skill.md",
+    "**/.rules",
     "**/.cursorrules",
     "**/.windsurfrules",
     "**/.clinerules{,/**}",
     "**/.roorules*",
-    "**/.roo/**",
+    "**/.roomodes",
+    "**/.roo{,/**}",
+    "**/.kilocodemodes",
+    "**/.kilocode{,/**}",
+    "**/.goosehints",
     "**/.aider*",
+    "**/.openhands_instructions",
+    "**/.{ai,claude,cline,codeium,copilot,cursor,cursorindexing,gemini,roo}ignore",
+    "**/.aiexclude",
     ".github/copilot-instructions.md",
-    ".github/copilot*",
-    ".github/copilot*/**",
-    ".github/instructions/**",
-    ".github/prompts/**",
-    ".github/chatmodes/**",
-    ".github/agents/**",
-    ".github/skills/**",
-    ".github/hooks/**",
+    ".github/copilot*{,/**}",
+    ".github/instructions{,/**}",
+    ".github/prompts{,/**}",
+    ".github/chatmodes{,/**}",
+    ".github/agents{,/**}",
+    ".github/skills{,/**}",
+    ".github/hooks{,/**}",
+    ".github/extensions{,/**}",
 )
-"""Texts that agents read as instructions."""
+"""Texts that agents read as instructions, or that say which files they shall not see.
+
+A folder's own name stands beside what is in it (`{,/**}`): it names a link that would put another folder there.
+"""
 
 SETTINGS: tuple[str, ...] = (
     "**/.claude{,/**}",
+    "**/.claude.json",
+    "**/.claude-plugin{,/**}",
     "**/.mcp.json",
     "**/mcp.json",
+    "**/.lsp.json",
+    "**/.worktreeinclude",
     "**/.codex{,/**}",
+    "**/.codex-plugin{,/**}",
     "**/.gemini{,/**}",
+    "**/gemini-extension.json",
     "**/.opencode{,/**}",
-    "**/opencode.json{,c}",
+    "**/{,.}opencode.json{,c}",
     "**/.copilot{,/**}",
-    "**/.agents/**",
-    "**/.agent/**",
+    "**/.agents{,/**}",
+    "**/.agent{,/**}",
     "**/.cursor{,/**}",
+    "**/.cursor-plugin{,/**}",
     "**/.windsurf{,/**}",
+    "**/.devin{,/**}",
     "**/.continue{,/**}",
-    "**/.kiro/**",
-    "**/.amazonq/**",
-    "**/.qwen/**",
+    "**/.continuerc.json",
+    "**/.crush{,/**}",
+    "**/{,.}crush.json",
+    "**/.kiro{,/**}",
+    "**/.amazonq{,/**}",
+    "**/.amp{,/**}",
+    "**/.qwen{,/**}",
     "**/.goose{,/**}",
-    "**/.squad/**",
-    "**/.bob/**",
+    "**/.squad{,/**}",
+    "**/.bob{,/**}",
     "**/.bobignore",
-    "**/.junie/**",
-    "**/.augment/**",
+    "**/.bobmodes",
+    "**/.junie{,/**}",
+    "**/.augment{,/**}",
+    "**/.augment-guidelines",
+    "**/.trae{,/**}",
+    "**/.openhands{,/**}",
+    "**/.factory{,/**}",
     "**/.vscode{,/**}",
+    "**/.vs{,/**}",
     "**/.idea{,/**}",
-    "**/.zed/**",
-    "**/.fleet/**",
+    "**/.zed{,/**}",
+    "**/.fleet{,/**}",
     "**/*.code-workspace",
     "**/.devcontainer{,/**}",
     "**/.devcontainer.json",
+    "**/.gitpod.y{,a}ml",
+    "**/.idx{,/**}",
+    "**/.replit",
+    "**/.exrc",
+    "**/.vimrc",
+    "**/.nvimrc",
+    "**/.lvimrc",
+    "**/.nvim.lua",
+    "**/.dir-locals*.el",
 )
-"""Settings of agents and IDEs: hooks, tool servers, endpoints, tasks that run on open."""
+"""Settings of agents, IDEs and editors: hooks, tool and language servers, endpoints, plugins, tasks run on open."""
 
 CONTROL_FILES: tuple[str, ...] = INSTRUCTIONS + SETTINGS
 
@@ -76,14 +120,14 @@ PROTECTED: tuple[str, ...] = (
     ".vestibule/**",
     ".vestibule",
     # CI
-    ".github/**",
+    ".github{,/**}",
     "**/.gitlab-ci.yml",
     "**/.gitlab-ci.yaml",
-    ".gitlab/**",
+    ".gitlab{,/**}",
     "**/jenkinsfile*",
-    ".circleci/**",
+    ".circleci{,/**}",
     "**/azure-pipelines*",
-    ".buildkite/**",
+    ".buildkite{,/**}",
     ".woodpecker{,.yml,.yaml,/**}",
     ".drone.yml",
     "bitbucket-pipelines.yml",
@@ -94,7 +138,7 @@ PROTECTED: tuple[str, ...] = (
     "**/.gitconfig",
     "**/.gitleaksignore",
     "**/.lfsconfig",
-    "**/.husky/**",
+    "**/.husky{,/**}",
     "**/.pre-commit-config.yaml",
     "**/.pre-commit-hooks.yaml",
     "**/lefthook.y{,a}ml",
@@ -110,9 +154,10 @@ PROTECTED: tuple[str, ...] = (
     "**/pip.conf",
     "**/uv.toml",
     "**/.pypirc",
+    "**/.cargo",
     "**/.cargo/config{,.toml}",
-    "**/.mvn/**",
-    "**/gradle/wrapper/**",
+    "**/.mvn{,/**}",
+    "**/gradle/wrapper{,/**}",
     # owners, licences, checks
     "**/codeowners",
     "licen[sc]e*",
@@ -123,12 +168,38 @@ PROTECTED: tuple[str, ...] = (
 """Always protected besides the control files: what decides, builds or checks elsewhere."""
 
 
+_ABOVE = frozenset(
+    "/".join(parts[:depth])
+    for pattern in CONTROL_FILES
+    if not pattern.startswith("**/")
+    for parts in [pattern.split("/")]
+    for depth in range(1, len(parts))
+    if not set("".join(parts[:depth])) & set("*?{}[]")
+)
+"""Folders that control files have a fixed place in, such as `.github`."""
+
+_TEXTS = tuple(dict.fromkeys(map(literal_text, CONTROL_FILES)))
+
+
 def control_file(path: str) -> str | None:
     """The pattern that makes `path` an agent-control file, else None."""
-    return first_match(fold(path), CONTROL_FILES)
+    folded = fold(path)
+    # Asked of every file of a repository: nearly all contain none of the texts that a match must contain.
+    if not any(text in folded for text in _TEXTS):
+        return None
+    return first_match(folded, CONTROL_FILES)
 
 
 def protected_path(path: str) -> str | None:
     """The shipped pattern that protects `path` (control files included), else None."""
     folded = fold(path)
     return first_match(folded, PROTECTED) or first_match(folded, CONTROL_FILES)
+
+
+def control_link(path: str) -> str | None:
+    """Why a link at `path` would put control files in place, whatever it leads to; else None.
+
+    It is one of them, or it stands for a folder that they have a fixed place in: with `.github -> src/mine`,
+    `src/mine/copilot-instructions.md` would be an instruction.
+    """
+    return control_file(path) or (fold(path) if fold(path) in _ABOVE else None)

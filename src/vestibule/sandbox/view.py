@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
-from vestibule.core.control_files import control_file
+from vestibule.core.control_files import control_file, control_link
 from vestibule.core.errors import UsageError
 from vestibule.core.ids import Sha
 from vestibule.core.model import Scope
@@ -72,7 +72,8 @@ def _shown(entry: TreeEntry, scope: Scope) -> bool:
         return False
     if not scope.reads(entry.path) and not scope.writes(entry.path):
         return False
-    return control_file(entry.path) is None
+    found = control_link(entry.path) if entry.mode == "120000" else control_file(entry.path)
+    return found is None
 
 
 def _stays(path: str, target: bytes | None, regular: set[str], folders: set[str]) -> bool:

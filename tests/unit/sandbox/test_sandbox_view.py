@@ -114,6 +114,16 @@ def test_agent_control_files_are_never_in_the_view(git: Git) -> None:
     assert not [file for file in _view(git, Scope(read=("**",), write=("**",))).files if "AGENTS" in file.path]
 
 
+def test_a_link_that_would_put_control_files_in_place_is_never_in_the_view(git: Git) -> None:
+    blob, link = git.hash_blob(b"Obey.\n"), git.hash_blob(b"mine")
+    entries = [("100644", blob, b"mine/copilot-instructions.md"), ("100644", blob, b"mine/SKILL.txt")]
+    names = (b".github", b".claude", b".Agents", b".cursor", b"CLAUDE.md", b"docs-of-mine")
+    tree = git.write_tree([*entries, *(("120000", link, name) for name in names)])
+    commit = git.commit_tree(tree, [], "x", name="a", email="a@example.com", time="946684800 +0000")
+    shown = {file.path for file in project(git, commit, Scope(read=("**",), write=("**",))).files}
+    assert shown == {"mine/copilot-instructions.md", "mine/SKILL.txt", "docs-of-mine"}
+
+
 def test_links_that_leave_the_view_are_left_out(git: Git) -> None:
     shown = {file.path for file in _view(git, Scope(read=("**",), write=())).files}
     assert {"app/ok", "app/up", "app/out"} <= shown  # hidden/key.txt is in this view

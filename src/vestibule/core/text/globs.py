@@ -61,6 +61,11 @@ def _needle(pattern: str) -> str:
     return max((part.strip("/") for part in parts), key=len)
 
 
+def literal_text(pattern: str) -> str:
+    """Text that every path that `pattern` matches contains; may be empty."""
+    return _needle(pattern)
+
+
 def matches(path: str, pattern: str) -> bool:
     """Whether the normalised `path` is matched by `pattern`."""
     return _needle(pattern) in path and any(regex.fullmatch(path) for regex in _compiled(pattern))
