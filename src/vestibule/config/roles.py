@@ -42,6 +42,9 @@ def scope_of(role: RoleConfig, config: RepoConfig, operator: OperatorConfig | No
         max_lines=config.changes.max_lines,
         bounds=above.scope.bounds(),
         labels=tuple(item.rule() for item in (*above.labels, *config.labels)),
-        views=tuple(item.rule() for item in (*above.views, *config.views)),
+        views=(
+            *(item.rule("organisation") for item in above.views),
+            *(item.rule("repository") for item in config.views),
+        ),
         upstreams=uses(role),
     )

@@ -125,16 +125,39 @@ class LabelConfig(_Strict):
         return LabelRule(paths=self.paths, integrity=self.integrity, confidentiality=self.confidentiality)
 
 
+def check_view(show: str, fields: tuple[str, ...], redact: tuple[str, ...]) -> None:
+    """Raises ValueError for a view that names nothing, or a field or kind that cannot be."""
+    from vestibule.core.projection.redact import KINDS
+
+    if show in ("fields", "header") and not fields:
+        raise ValueError(f"a view of {show} names them; '*' is all of them")
+    for path in fields:
+        if not path or any(not part or part != part.strip() for part in path.split(".")):
+            raise ValueError(f"{path!r}: a field is a name, or names with dots between them, such as patient.id")
+    unknown = [kind for kind in redact if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no kind of personal data that is known: {', '.join(KINDS)}")
+
+
 class ViewConfig(_Strict):
-    """Files that are shown in part only, and read-only. The first rule that names a file decides."""
+    """Files that are shown in part only, and read-only.
+
+    The first rule of this file that names a file counts. When the operator's and the repository's both name it, both
+    hold.
+    """
 
     paths: Annotated[Globs, Field(min_length=1)]
     show: Literal["fields", "schema", "header", "redacted"]
     fields: Names = ()
     redact: Names = ()
 
-    def rule(self) -> ViewRule:
-        return ViewRule(paths=self.paths, show=self.show, fields=self.fields, redact=self.redact)
+    @model_validator(mode="after")
+    def _usable(self) -> ViewConfig:
+        check_view(self.show, self.fields, self.redact)
+        return self
+
+    def rule(self, by: Literal["organisation", "repository"]) -> ViewRule:
+        return ViewRule(by=by, paths=self.paths, show=self.show, fields=self.fields, redact=self.redact)
 
 
 class RoleConfig(_Strict):
@@ -354,6 +377,7 @@ class UpstreamView(_Strict):
             raise ValueError("a view of fields names them")
         if self.show == "redacted" and not self.redact:
             raise ValueError("a redacted view names what is replaced")
+        check_view(self.show, self.fields, self.redact)
         return self
 
 

@@ -7,17 +7,22 @@ Rules it keeps:
    alternates, hooks or configuration beyond the format. What the scope hides is in no object, so no git command
    finds it.
 3. Files are written through descriptors below the workspace's own, never through a link.
-4. The workspace is read-only but for what the scope writes. Mounts are the coarse wall here: where a pattern names no
+4. A file that a view rule names is projected before anything is written: its original is in no file, no object and no
+   mount. What cannot be projected is left out. It is read-only for the agent, in writable folders too: mounted so for
+   the agent's sandbox, and not the agent's own file; a change of it that appears all the same is refused at the export.
+5. The workspace is read-only but for what the scope writes. Mounts are the coarse wall here: where a pattern names no
    whole folder, the folder around it is writable, and the changes guard judges each path.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
@@ -25,7 +30,7 @@ from typing import Literal, cast
 from vestibule.core.control_files import control_file, control_link
 from vestibule.core.errors import UsageError
 from vestibule.core.ids import Sha
-from vestibule.core.model import Scope
+from vestibule.core.model import Scope, ViewRule
 from vestibule.core.ports import Mount
 from vestibule.core.text.globs import is_whole_folder, literal_prefix
 from vestibule.core.text.paths import PathRefused, normalise_path
@@ -37,29 +42,72 @@ WORKSPACE = "/workspace"
 _NAME, _EMAIL, _TIME = "Vestibule", "view@vestibule.invalid", "946684800 +0000"
 _MODES = {"100644": "100644", "100664": "100644", "100755": "100755", "120000": "120000"}
 MAX_LINK = 4096
+MAX_PARTS = 256 << 20
+"""Bytes of all files that are shown in part; those beyond are left out."""
+MAX_SEALED = 16
+"""Files shown in part that are mounted one by one in a writable folder; with more the whole folder is read-only."""
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENOENT)
 """What an agent's own doing can lead to while a file is added."""
 
 
 def project(git: Git, commit: Sha, scope: Scope) -> View:
-    """The files of `commit` that `scope` shows."""
+    """The files of `commit` that `scope` shows, those that a view rule names in part."""
     entries = git.tree(commit)
     shown = [entry for entry in entries if _shown(entry, scope)]
-    regular = {entry.path for entry in shown if entry.mode != "120000"}
+    parts = _parts(git, [entry for entry in shown if entry.mode != "120000"], scope)
+    regular = {entry.path for entry in shown if entry.mode != "120000" and parts.get(entry.path, b"") is not None}
     links = [entry for entry in shown if entry.mode == "120000"]
     targets = dict(git.blobs(dict.fromkeys(link.sha for link in links if (link.size or 0) <= MAX_LINK)))
     folders = {str(parent) for path in regular for parent in PurePosixPath(path).parents if str(parent) != "."}
     files = [
-        ViewFile(
-            path=entry.path,
-            mode=cast("Literal['100644', '100755', '120000']", _MODES[entry.mode]),
-            blob=entry.sha,
-            size=entry.size or 0,
-        )
+        _file(entry, parts.get(entry.path), len(commit))
         for entry in shown
-        if entry.mode != "120000" or _stays(entry.path, targets.get(entry.sha), regular, folders)
+        if (
+            entry.path in regular
+            if entry.mode != "120000"
+            else _stays(entry.path, targets.get(entry.sha), regular, folders)
+        )
     ]
-    return View(base_commit=commit, files=tuple(files), omitted=len(entries) - len(files), writable=scope.writable)
+    return View(
+        base_commit=commit,
+        files=tuple(files),
+        omitted=len(entries) - len(files),
+        writable=scope.writable,
+        unshowable=tuple(path for path, part in parts.items() if part is None),
+    )
+
+
+def _file(entry: TreeEntry, part: bytes | None, digits: int) -> ViewFile:
+    mode = cast("Literal['100644', '100755', '120000']", _MODES[entry.mode])
+    if part is None:
+        return ViewFile(path=entry.path, mode=mode, blob=entry.sha, size=entry.size or 0)
+    kind = hashlib.sha256 if digits == 64 else hashlib.sha1
+    name = kind(b"blob %d\0" % len(part) + part).hexdigest()
+    return ViewFile(path=entry.path, mode=mode, blob=name, size=len(part), partial=True, content=part)
+
+
+def _parts(git: Git, entries: Sequence[TreeEntry], scope: Scope) -> dict[str, bytes | None]:
+    """What is shown of each file that a view rule names; None: nothing of it can be."""
+    from vestibule.core import projection
+
+    found: dict[str, bytes | None] = {}
+    wanted: list[tuple[TreeEntry, tuple[ViewRule, ...]]] = []
+    for entry in entries if scope.views else ():
+        rules = projection.rules_for(entry.path, scope.views)
+        if rules:
+            found[entry.path] = None
+            if (entry.size or 0) <= projection.MAX_BYTES:
+                wanted.append((entry, rules))
+    total = 0
+    for (entry, rules), (_, data) in zip(wanted, git.blobs(entry.sha for entry, _ in wanted), strict=True):
+        try:
+            part = projection.project(data, entry.path, rules)
+        except projection.CannotProject:
+            continue
+        total += len(part)
+        if total <= MAX_PARTS:
+            found[entry.path] = part
+    return found
 
 
 def _shown(entry: TreeEntry, scope: Scope) -> bool:
@@ -234,24 +282,40 @@ def _steps(path: str) -> list[str]:
     return ["/".join(parts[: number + 1]) for number in range(len(parts))]
 
 
-def mounts_for(view: View, scope: Scope, folder: Path) -> tuple[Mount, ...]:
-    """The workspace's mounts: read-only, with writable places where the scope writes, and the view's own `.git`."""
-    return tuple(_mounts(view.model_copy(update={"writable": scope.writable}), folder))
+def mounts_for(view: View, scope: Scope, folder: Path, *, begun: bool = False) -> tuple[Mount, ...]:
+    """The workspace's mounts: read-only, with writable places where the scope writes, and the view's own `.git`.
+
+    `begun`: an agent works in the workspace already. Then no mount is made below a folder that it can write to: what
+    it puts in the place of a name on the way would decide what is mounted, and where.
+    """
+    return tuple(_mounts(view.model_copy(update={"writable": scope.writable}), folder, begun=begun))
 
 
-def _mounts(view: View, folder: Path) -> Iterator[Mount]:
+def _mounts(view: View, folder: Path, *, begun: bool) -> Iterator[Mount]:
     folders = writable_folders(view)
     if "" in folders:
         yield Mount(source=folder, target=WORKSPACE, write=True)
-        return
-    yield Mount(source=folder, target=WORKSPACE)
-    yield Mount(source=folder / ".git", target=f"{WORKSPACE}/.git", write=True)
-    with Writer(folder) as writer:
+    else:
+        yield Mount(source=folder, target=WORKSPACE)
+        yield Mount(source=folder / ".git", target=f"{WORKSPACE}/.git", write=True)
+        with Writer(folder) as writer:
+            for path in folders:
+                writer.folder(path)
         for path in folders:
-            writer.folder(path)
-    for path in folders:
-        yield Mount(source=folder / path, target=f"{WORKSPACE}/{path}", write=True)
-    for file in view.files:
-        covered = any(step in folders for step in _steps(file.path))
-        if file.path in view.writable and file.mode != "120000" and not covered:
-            yield Mount(source=folder / file.path, target=f"{WORKSPACE}/{file.path}", write=True)
+            yield Mount(source=folder / path, target=f"{WORKSPACE}/{path}", write=True)
+        for file in view.files:
+            covered = any(step in folders for step in _steps(file.path))
+            if file.path in view.writable and file.mode != "120000" and not covered and not file.partial:
+                yield Mount(source=folder / file.path, target=f"{WORKSPACE}/{file.path}", write=True)
+    if not begun:
+        for path in _sealed(view, folders):
+            yield Mount(source=folder / path, target=f"{WORKSPACE}/{path}")
+
+
+def _sealed(view: View, folders: tuple[str, ...]) -> list[str]:
+    """What is mounted read-only within writable folders: files shown in part; where there are many, their folder."""
+    inside = [path for path in view.partial if "" in folders or any(step in folders for step in _steps(path))]
+    parents = Counter(path.rpartition("/")[0] for path in inside)
+    crowded = {parent for parent, count in parents.items() if count > MAX_SEALED and parent and parent not in folders}
+    found = {next((step for step in _steps(path) if step in crowded), path) for path in inside}
+    return sorted(found)
