@@ -3,7 +3,7 @@
 Rules this module keeps:
 1. A value is trusted when it stands in trusted text as a whole: values are compared as what they are (numbers as
    numbers, dates as dates, the rest word by word), never as parts of a longer word. `13` does not come from
-   `2024-05-13`, `room-13` or `13.50`.
+   `2024-05-13`, `June 13`, `room-13` or `13.50`.
 2. What is not shown to come from trusted text is untrusted: unknown types, too many values, too long ones.
 3. More trusted text never makes a trusted value untrusted; untrusted text is never looked at.
 4. A name in an object that the tool's schema does not have is a value like any other.
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from vestibule.boundary.context.values import Moments, moments_of, number_in, number_of, numbers_in
+from vestibule.boundary.context.values import Moments, moments_of, number_in, number_of, numbers_in, without_moments
 from vestibule.core.labels import Integrity, Label
 from vestibule.core.model import Spec
 
@@ -100,12 +100,15 @@ class _Text:
 
     words: frozenset[str]
     stream: str
+    numerals: frozenset[str]
+    """Words that are numbers and belong to no date, time or duration."""
     numbers: frozenset[Decimal]
 
     @classmethod
     def of(cls, text: str) -> _Text:
         found = words(text)
-        return cls(frozenset(found), _joined(found), numbers_in(found))
+        numerals = frozenset(word for word in words(without_moments(text)) if number_in(word) is not None)
+        return cls(frozenset(found), _joined(found), numerals, numbers_in(numerals))
 
 
 class Trusted:
@@ -149,7 +152,8 @@ class Trusted:
         if not found or _GAP in value:
             return False
         if len(found) == 1:
-            return any(found[0] in text.words for text in self._texts)
+            numeral = number_in(found[0]) is not None
+            return any(found[0] in (text.numerals if numeral else text.words) for text in self._texts)
         wanted = _joined(found)
         return any(text.words.issuperset(found) and wanted in text.stream for text in self._texts)
 
