@@ -58,7 +58,6 @@ def record_answer(
         reason=reason,
         seen=seen,
         ceiling=ceiling_of(services, record),
-        run_open=lambda: not services.runs.get(record.id).state.final,
         channel=channel,
         agent_ids=(services.agent_id(record),),
     )

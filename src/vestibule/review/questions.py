@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from vestibule.core import clock
 from vestibule.core.base import Noun
@@ -22,7 +22,7 @@ from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.errors import DependencyDown, Refused, UsageError
 from vestibule.core.ids import new_id
 from vestibule.core.labels import Label
-from vestibule.core.model import AnswerChoice, Event, Person, Question, QuestionKind
+from vestibule.core.model import AnswerChoice, Event, Person, Question, QuestionKind, State
 from vestibule.core.refusal import refusal
 from vestibule.core.verdict import Ruling
 from vestibule.review import question_rows as rows
@@ -32,7 +32,7 @@ from vestibule.review.question_rules import Ceiling, Terms
 from vestibule.review.rules import MAX_REASON
 from vestibule.review.signing import ReviewKey, verify_answer
 from vestibule.store.database import Database
-from vestibule.store.tables import questions
+from vestibule.store.tables import questions, runs
 
 
 class Answered(Noun):
@@ -160,7 +160,7 @@ class QuestionBook:
         try:
             with self._database.write() as connection:
                 # The run's row is the lock: who counts sees what every other asker has written.
-                connection.execute(select(questions.c.id).where(questions.c.run == actor.run).with_for_update()).all()
+                connection.execute(select(runs.c.id).where(runs.c.id == actor.run).with_for_update()).all()
                 known = rows.same(connection, actor.run, question.kind, asked)
                 if known is None:
                     _bounded(rows.of_run(connection, actor.run), question.kind, question.asked, question.why)
@@ -197,7 +197,6 @@ class QuestionBook:
         reason: str,
         seen: str,
         ceiling: Ceiling,
-        run_open: Callable[[], bool] = lambda: True,
         channel: Literal["cli", "console"] = "cli",
         agent_ids: Collection[str] = (),
     ) -> Answered:
@@ -213,12 +212,14 @@ class QuestionBook:
         if choice not in rules.ANSWERS:
             raise UsageError("An answer is grant or refuse.")
         _usable(reason)
-        found = self.must(question)
-        given = _Given(person, choice, reason, seen, ceiling, run_open, frozenset(agent_ids))
+        given = _Given(person, choice, reason, seen, ceiling, frozenset(agent_ids))
+        with self._database.read() as connection:
+            found = self._checked(rows.must(connection, question))
+            run_open = _run_open(connection, found.run)
         again = given.repeats(found)
         if again is not None:
             return again
-        facts = given.facts(found, self._now())
+        facts = given.facts(found, run_open=run_open, now=self._now())
         actor = Actor(
             run=found.run, id=person.id, kind="agent" if facts["is_agent"] else "person", attempt=found.attempt
         )
@@ -269,7 +270,7 @@ class QuestionBook:
             if again is not None:
                 return again
             moment = self._now()
-            facts = given.facts(question, moment)
+            facts = given.facts(question, run_open=_run_open(connection, question.run), now=moment)
             objection = rules.objection(given.person, question, facts, given.choice)
             if objection is not None:
                 raise Refused(objection)
@@ -296,7 +297,6 @@ class _Given:
         reason: str,
         seen: str,
         ceiling: Ceiling,
-        run_open: Callable[[], bool],
         agent_ids: frozenset[str],
     ) -> None:
         self.person = person
@@ -304,7 +304,6 @@ class _Given:
         self.reason = reason
         self._seen = seen
         self._ceiling = ceiling
-        self._run_open = run_open
         self._agent_ids = agent_ids
 
     def state(self, question: Question) -> Literal["granted", "refused", "closed"]:
@@ -319,13 +318,13 @@ class _Given:
             return Answered(question=question, repeated=True)
         return None
 
-    def facts(self, question: Question, now: str) -> dict[str, Any]:
+    def facts(self, question: Question, *, run_open: bool, now: str) -> dict[str, Any]:
         return rules.may_answer(
             self.person,
             question,
             reason=self.reason,
             seen=self._seen,
-            run_open=self._run_open(),
+            run_open=run_open,
             within_ceiling=not rules.beyond(question, self._ceiling),
             now=now,
             agent_ids=self._agent_ids,
@@ -339,10 +338,19 @@ def any_answers(database: Database) -> bool:
         return connection.execute(select(questions.c.id).where(answered).limit(1)).first() is not None
 
 
-def _close(connection: Any, kept: KeptQuestion, state: Literal["expired", "closed"]) -> Question:
+def _close(connection: Connection, kept: KeptQuestion, state: Literal["expired", "closed"]) -> Question:
     after = kept.question.model_copy(update={"state": state})
     rows.store(connection, KeptQuestion(question=after))
     return after
+
+
+def _run_open(connection: Connection, run: str) -> bool:
+    """Whether the run has not ended: what ended asks nobody any more, whatever its rows say."""
+    state = connection.execute(select(runs.c.state).where(runs.c.id == run)).scalar()
+    return state is not None and state not in _FINAL
+
+
+_FINAL = frozenset(state.value for state in State if state.final)
 
 
 def _digest(kind: QuestionKind, asked: Mapping[str, Any]) -> str:
