@@ -102,6 +102,8 @@ class SandboxResult(Noun):
     stderr: bytes = b""
     truncated: bool = False
     wall_ms: float = 0
+    refused_calls: dict[str, int] = {}
+    """System calls that no ordinary program makes, refused: name → how often."""
     walls: WallsReport
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vestibule.core.errors import ConfigError
 from vestibule.core.text.names import inside_address
-from vestibule.sandbox.local import argv, etc, limits, tools
+from vestibule.sandbox.local import argv, etc, landlock, limits, tools
 
 CEILINGS = limits.Ceilings(memory_bytes=1 << 20, pids=10, cpu_seconds=None, file_bytes=1, open_files=10)
 
@@ -182,8 +182,13 @@ def _plan(**fields: object) -> argv.Plan:
     return argv.Plan(**{**values, **fields})  # type: ignore[arg-type]
 
 
+INSIDE = argv.Inside(
+    notify=20, filter=21, own=22, landlock=landlock.Ruleset(fs=7, scoped=3, rules=((4, "/usr"),)), program=b"ELF"
+)
+
+
 def test_every_namespace_is_new_and_everything_is_dropped() -> None:
-    options, program = argv.build(_plan(), argv.Descriptors(10, 11, 12), lambda _: 13)
+    options, program = argv.build(_plan(), argv.Descriptors(10, 11), INSIDE, lambda _: 13)
     for kind in ("user", "pid", "net", "ipc", "uts", "cgroup"):
         assert f"--unshare-{kind}" in options
     for needed in ("--disable-userns", "--new-session", "--die-with-parent", "--clearenv"):
@@ -191,11 +196,12 @@ def test_every_namespace_is_new_and_everything_is_dropped() -> None:
     assert options[options.index("--cap-drop") + 1] == "ALL"
     assert not [item for item in options if item.endswith("-try") or item in ("--share-net", "--dev-bind", "--cap-add")]
     assert options[-4:] == ["--remount-ro", "/", "--chdir", "/workspace"]
-    assert program == ["true"]
+    assert "--as-pid-1" in options
+    assert program == [argv.FIRST, "20", "21", "22", "7", "0", "3", "4", "/usr", "--", "true"]
 
 
 def test_every_place_in_memory_that_can_be_written_has_a_size() -> None:
-    options, _ = argv.build(_plan(tmp_bytes=4096), argv.Descriptors(1, 2, 3), lambda _: 4)
+    options, _ = argv.build(_plan(tmp_bytes=4096), argv.Descriptors(1, 2), INSIDE, lambda _: 4)
     places = [index for index, item in enumerate(options) if item == "--tmpfs"]
     assert {options[index + 1] for index in places} == {"/dev/shm", "/tmp", "/home/agent"}
     assert all(options[index - 2 : index] == ["--size", "4096"] for index in places)
@@ -204,7 +210,7 @@ def test_every_place_in_memory_that_can_be_written_has_a_size() -> None:
 @given(st.permutations(["/workspace", "/workspace/a", "/workspace/a/b", "/workspace/c"]))
 def test_outer_mounts_come_before_inner_ones(targets: list[str]) -> None:
     mounts = tuple(argv.Bind(f"/src{target}", target, False) for target in targets)
-    options, _ = argv.build(_plan(mounts=mounts), argv.Descriptors(1, 2, 3), lambda _: 4)
+    options, _ = argv.build(_plan(mounts=mounts), argv.Descriptors(1, 2), INSIDE, lambda _: 4)
     order = [item for item in options if item.startswith("/workspace")][:-1]
     for outer, inner in (("/workspace", "/workspace/a"), ("/workspace/a", "/workspace/a/b")):
         assert order.index(outer) < order.index(inner)
@@ -217,7 +223,7 @@ def test_content_travels_by_descriptor_and_never_in_arguments() -> None:
         seen.append(data)
         return 40 + len(seen)
 
-    options, _ = argv.build(_plan(home_files={".x/y": b"secret"}), argv.Descriptors(1, 2, 3), content)
+    options, _ = argv.build(_plan(home_files={".x/y": b"secret"}), argv.Descriptors(1, 2), INSIDE, content)
     assert b"secret" in seen
     assert "secret" not in " ".join(options)
 

@@ -8,16 +8,18 @@ Rules it keeps:
 3. Arguments travel by descriptor (`--args`), never by the command line, which /proc shows to others: they hold the
    environment.
 4. Content comes by descriptor too; nothing of it touches a disk.
+5. Process 1 is ours (`native/inside.c`): it cannot be read, and starts the program behind Landlock and the filter.
 
 Source: bwrap(1), version 0.8 and later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from vestibule.sandbox.local import etc
+from vestibule.sandbox.local import etc, landlock
 
 
 class Bind(NamedTuple):
@@ -48,10 +50,24 @@ class Descriptors(NamedTuple):
 
     status: int
     block: int
-    seccomp: int
 
 
-def build(plan: Plan, fds: Descriptors, content: Callable[[bytes], int]) -> tuple[list[str], list[str]]:
+class Inside(NamedTuple):
+    """What the sandbox's first process is given: descriptors of the filters and of the socket that takes the listener
+    (-1: none), and the Landlock rules."""
+
+    notify: int
+    filter: int
+    own: int
+    landlock: landlock.Ruleset
+    program: bytes
+
+
+FIRST = "/run/vestibule-first"
+"""The sandbox's first process: `native/inside.c`."""
+
+
+def build(plan: Plan, fds: Descriptors, inside: Inside, content: Callable[[bytes], int]) -> tuple[list[str], list[str]]:
     """(options for `--args`, program and its arguments). `content` puts bytes into a descriptor and names it."""
     options = [
         "--unshare-user",
@@ -70,7 +86,7 @@ def build(plan: Plan, fds: Descriptors, content: Callable[[bytes], int]) -> tupl
         *("--hostname", etc.HOSTNAME),
         *("--json-status-fd", str(fds.status)),
         *("--block-fd", str(fds.block)),
-        *("--add-seccomp-fd", str(fds.seccomp)),
+        "--as-pid-1",
     ]
     for name, value in plan.env.items():
         options += ["--setenv", name, value]
@@ -94,8 +110,25 @@ def build(plan: Plan, fds: Descriptors, content: Callable[[bytes], int]) -> tupl
         options += ["--bind" if bind.write else "--ro-bind", bind.source, bind.target]
     for name, data in plan.home_files.items():
         options += ["--perms", "0600", "--file", str(content(data)), f"{etc.HOME}/{name}"]
+    options += ["--perms", "0555", "--file", str(content(inside.program)), FIRST]
     options += ["--remount-ro", "/", "--chdir", plan.cwd]
-    return options, list(plan.argv)
+    rules = [text for mask, path in inside.landlock.rules for text in (str(mask), path)]
+    numbers = (inside.notify, inside.filter, inside.own, inside.landlock.fs, 0, inside.landlock.scoped)
+    return options, [FIRST, *map(str, numbers), *rules, "--", *plan.argv]
+
+
+def places(plan: Plan) -> Iterator[landlock.Place]:
+    """What Landlock lets the program use: exactly what is mounted on purpose."""
+    for bind in (*plan.system, *plan.tools):
+        yield landlock.Place(bind.target, landlock.READ, folder=Path(bind.source).is_dir())
+    for bind in plan.mounts:
+        rights = landlock.WRITE if bind.write else landlock.READ
+        yield landlock.Place(bind.target, rights, folder=Path(bind.source).is_dir())
+    yield landlock.Place("/etc", landlock.READ)
+    yield landlock.Place("/proc", landlock.READ | landlock.WRITE_FILE)
+    yield landlock.Place("/dev", landlock.DEVICES)
+    for path in ("/dev/shm", "/tmp", etc.HOME):  # noqa: S108
+        yield landlock.Place(path, landlock.WRITE)
 
 
 def environment(given: Mapping[str, str], tool_bins: Sequence[str]) -> dict[str, str]:

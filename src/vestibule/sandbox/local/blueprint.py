@@ -14,6 +14,7 @@ from vestibule.core.ports import Limits, SandboxSpec
 from vestibule.core.text.names import NameRefused, canonical_host, inside_address
 from vestibule.sandbox.local import argv, etc, limits, seccomp, tools
 
+_NATIVE = Path(__file__).resolve().parent.parent / "native"
 _PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 
 
@@ -35,7 +36,9 @@ def draw(
     """
     bwrap = find_bubblewrap()
     try:
-        program = seccomp.filter_program(platform.machine())
+        machine = platform.machine()
+        program = seccomp.filter_program(machine, notify=True)
+        first = _first(machine)
     except seccomp.UnknownArchitecture as error:
         raise DependencyDown("sandbox", f"There is no seccomp filter for this architecture ({error}).") from None
     _check_texts(spec)
@@ -59,12 +62,32 @@ def draw(
         "uid": uid,
         "plan": plan,
         "seccomp": program.hex(),
+        "own_seccomp": seccomp.own_program(machine).hex(),
+        "inside": first.hex(),
+        "landlock": True,
+        "notify": True,
+        "machine": machine,
         "addresses": addresses,
         "ceilings": _ceilings(spec.limits)._asdict(),
         "wall_seconds": spec.limits.wall_seconds,
         "disk": next((str(mount.source) for mount in spec.mounts if mount.write), None),
         "record": record,
     }
+
+
+@lru_cache(maxsize=1)
+def _first(machine: str) -> bytes:
+    """The sandbox's first process, as shipped for this architecture. Raises DependencyDown when it is not there."""
+    path = _NATIVE / f"inside.{machine}"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DependencyDown(
+            "sandbox",
+            "The sandbox's first process is not installed for this architecture.",
+            fact=f"{path.name}: {error.strerror}",
+            person="Reinstall Vestibule; tools/build_native.py builds it from its source.",
+        ) from None
 
 
 def find_bubblewrap() -> str:

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vestibule.sandbox.local import launch, limits, listeners, syscalls, wire
+from vestibule.sandbox.local import calls, landlock, launch, limits, listeners, syscalls, wire
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 START_SECONDS = 10.0
@@ -48,6 +48,8 @@ class Keeper:
         self.reason = "exited"
         self.deadline: float | None = None
         self.config: dict[str, Any] = {"record": None}
+        self.calls: calls.Calls | None = None
+        self.notify: socket.socket | None = None
         self.control: socket.socket
 
     def warm_up(self, gift: socket.socket) -> None:
@@ -84,10 +86,12 @@ class Keeper:
         block = os.open(f"/proc/self/fd/{block_r}", os.O_RDWR | os.O_CLOEXEC)
         self.block_w = block_w
         report_r, report_w = os.pipe2(os.O_CLOEXEC)
+        self.notify, notify = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         held = {**self.config, "memory": self.group.memory, "pids": self.group.pids}
         configured = wire.memory_file(json.dumps(held).encode())
-        wire.send(self.orders, {}, [configured, *fds[1:4], status_w, block, report_w])
+        wire.send(self.orders, {}, [configured, *fds[1:4], status_w, block, notify.fileno(), report_w])
         self.orders.close()
+        notify.close()
         for fd in (configured, status_w, block_r, block, report_w, *fds[:4]):
             os.close(fd)
         deadline = time.monotonic() + START_SECONDS
@@ -115,6 +119,7 @@ class Keeper:
             "memory": self.group.memory,
             "pids": self.group.pids,
             "mechanism": self.group.mechanism,
+            "landlock": landlock.abi() if self.config["landlock"] else 0,
             **self._entry(),
             "inside": self.inside,
             "bwrap": self.bwrap,
@@ -163,20 +168,44 @@ class Keeper:
         poller = select.poll()
         poller.register(self.control, select.POLLIN)
         poller.register(self.bwrap_fd, select.POLLIN)
+        if self.notify is not None:
+            poller.register(self.notify, select.POLLIN)
         while True:
             wait = None if self.deadline is None else max(0, (self.deadline - time.monotonic()) * 1000) + 1
             disk = self.config["disk"] if wait is not None else None
             events = poller.poll(wait if disk is None or wait is None else min(wait, DISK_SECONDS * 1000))
-            if any(fd == self.bwrap_fd for fd, _ in events):
+            ready = {fd for fd, _ in events}
+            if self.bwrap_fd in ready:
                 return
-            if events and not self._answer():
+            if self.control.fileno() in ready and not self._answer():
                 return
+            self._refused_calls(poller, ready)
             if self.deadline is not None and time.monotonic() >= self.deadline:
                 self.reason = "wall-clock"
                 return
             if disk is not None and limits.disk_is_full(disk):
                 self.reason = "disk"
                 return
+
+    def _refused_calls(self, poller: select.poll, ready: set[int]) -> None:
+        """Take the listener when it comes, then answer the calls that the filter hands to it."""
+        if self.notify is not None and self.notify.fileno() in ready:
+            _, fds, _, _ = socket.recv_fds(self.notify, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            poller.unregister(self.notify)
+            self.notify.close()
+            self.notify = None
+            if fds:
+                self.calls = calls.Calls(fds[0], self.config["machine"])
+                poller.register(self.calls.fd, select.POLLIN)
+            return
+        if self.calls is None or self.calls.fd not in ready:
+            return
+        if not self.calls.eager:
+            time.sleep(calls.PAUSE_SECONDS)
+        fresh = self.calls.answer()
+        if fresh:
+            with contextlib.suppress(wire.Gone):
+                wire.send(self.control, {"calls": fresh})
 
     def _answer(self) -> bool:
         """One request; False when the sandbox has to end."""
@@ -239,6 +268,7 @@ class Keeper:
             "reason": self.reason,
             "executed": started,
             "clean": clean,
+            "calls": self.calls.counts if self.calls else {},
         }
 
     def _told_exit_code(self) -> int | None:

@@ -18,15 +18,23 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from vestibule.sandbox.local import argv, limits, syscalls, wire
+from vestibule.sandbox.local import argv, landlock, limits, syscalls, wire
 
 _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 
 
 class LaunchFailed(RuntimeError):
     """What could not be set up, in words."""
+
+
+class _Told(NamedTuple):
+    """Descriptors of bubblewrap's status, of what it waits for, and of the socket that takes the filter's listener."""
+
+    status: int
+    block: int
+    notify: int
 
 
 def launch(orders: socket.socket, group: limits.Group) -> NoReturn:
@@ -49,21 +57,20 @@ def launch(orders: socket.socket, group: limits.Group) -> NoReturn:
         os._exit(127)
     try:
         orders.close()
-        configured, stdin, stdout, stderr, status, block, report = fds
+        configured, stdin, stdout, stderr, *told, report = fds
         config = json.loads(wire.read_whole(configured))
         if not entered:
             group.give_up()
         group.memory, group.pids = config["memory"], config["pids"]
-        _launch(config, group, (stdin, stdout, stderr), status, block)
+        _launch(config, group, (stdin, stdout, stderr), _Told(*told))
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
         message = f"{error}" if isinstance(error, (OSError, LaunchFailed)) else f"{type(error).__name__}: {error}"
         os.write(report, message.encode("utf-8", "replace")[:4000])
     os._exit(127)
 
 
-def _launch(
-    config: dict[str, Any], group: limits.Group, stdio: tuple[int, int, int], status: int, block: int
-) -> NoReturn:
+def _launch(config: dict[str, Any], group: limits.Group, stdio: tuple[int, int, int], told: _Told) -> NoReturn:
+    status, block, notify = told
     uid = config["uid"]
     plan = argv.Plan(**config["plan"])
     tools = tuple(argv.Bind(*item) for item in plan.tools)
@@ -95,8 +102,17 @@ def _launch(
         etc_files=_bytes(config["plan"]["etc_files"]),
         home_files=_bytes(config["plan"]["home_files"]),
     )
-    fds = argv.Descriptors(status=status, block=block, seccomp=content(bytes.fromhex(config["seccomp"])))
-    options, program = argv.build(plan, fds, content)
+    fds = argv.Descriptors(status=status, block=block)
+    inside = argv.Inside(
+        notify=notify if config["notify"] else -1,
+        filter=content(bytes.fromhex(config["seccomp"])),
+        own=content(bytes.fromhex(config["own_seccomp"])),
+        landlock=landlock.ruleset(argv.places(plan), landlock.abi() if config["landlock"] else 0),
+        program=bytes.fromhex(config["inside"]),
+    )
+    if config["notify"]:
+        kept.append(notify)
+    options, program = argv.build(plan, fds, inside, content)
     arguments = content(b"".join(os.fsencode(item) + b"\0" for item in options))
     for fd in (status, block, *kept):
         os.set_inheritable(fd, True)

@@ -19,7 +19,7 @@ from vestibule.sandbox.local.capture import Streams
 from vestibule.sandbox.local.reap import end as end_recorded
 from vestibule.sandbox.local.reap import reap_record
 
-NEEDED = ("mounts", "network", "seccomp", "no_new_privs", "pids", "userns", "caps", "descriptors")
+NEEDED = ("mounts", "network", "seccomp", "no_new_privs", "pids", "userns", "caps", "descriptors", "first_process")
 """Walls without which no program is started, whatever a configuration's minimum says."""
 
 _READY_SECONDS = 20.0
@@ -52,6 +52,8 @@ class Running:
         self._finishing = threading.Lock()
         self._started = began
         self.ready: dict[str, Any] = {}
+        self.refused_calls: dict[str, int] = {}
+        """Calls that the filter refused and reported, by name; exact counts once it has ended."""
         self.listeners: Mapping[str, socket.socket] = {}
         control.settimeout(_READY_SECONDS)
         try:
@@ -92,6 +94,9 @@ class Running:
                     wire.close_all(fds)
                 else:
                     reply.set_result((message, fds))
+            elif "calls" in message:
+                wire.close_all(fds)
+                self.refused_calls |= dict.fromkeys(message["calls"], 1)
             else:
                 wire.close_all(fds)
                 end = message.get("end") or {**message, "reason": "failed"}
@@ -200,6 +205,7 @@ class Running:
         if not end.get("clean", False):
             raise DependencyDown("sandbox", "A sandbox could not be wholly ended and removed.", fact=str(self._record))
         stdout, stderr, truncated = self._streams.finish()
+        self.refused_calls |= end.get("calls", {})
         code, reason = int(end.get("exit", 1)), str(end["reason"])
         if reason == "exited" and 128 < code < 193:
             reason = "signal"
@@ -210,6 +216,7 @@ class Running:
             stderr=stderr,
             truncated=truncated,
             wall_ms=round(wall_ms, 3),
+            refused_calls=self.refused_calls,
             walls=self.report,
         )
 

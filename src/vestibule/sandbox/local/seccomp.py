@@ -1,17 +1,19 @@
-"""The seccomp filter: a deny list as classic BPF, emitted without a library. *Stdlib only; pure.*
+"""The seccomp filter: an allow list as classic BPF, emitted without a library. *Stdlib only; pure.*
 
 Rules it keeps:
 1. A system call of another architecture or ABI (32-bit, x32) kills the process: their numbers mean other calls.
-2. What reaches other processes, changes namespaces or mounts, loads code into the kernel, or opens kernel
-   interfaces with a history of privilege escalation gets EPERM.
-3. `clone3` gets ENOSYS, so that C libraries use `clone`, whose flags the filter can read.
-4. Sockets, alone or in pairs, are AF_UNIX, and TCP or UDP over AF_INET and AF_INET6; NETLINK_ROUTE stays, for
+2. Only calls on the list pass. What a later kernel adds does not exist (ENOSYS), what is known and not listed is
+   refused (EPERM).
+3. What reaches other processes, changes namespaces or mounts, loads code into the kernel, or opens kernel interfaces
+   with a history of privilege escalation is refused and reported: no ordinary program makes these calls.
+4. `clone3` gets ENOSYS, so that C libraries use `clone`, whose flags the filter can read.
+5. Sockets, alone or in pairs, are AF_UNIX, and TCP or UDP over AF_INET and AF_INET6; NETLINK_ROUTE stays, for
    `getaddrinfo` and `getifaddrs` (it is empty-handed in an empty network namespace without capabilities).
-5. Terminal injection by `TIOCSTI` and `TIOCLINUX` gets EPERM.
+6. Terminal injection (`TIOCSTI`, `TIOCLINUX`), line disciplines (`TIOCSETD`) and upper-layer protocols of TCP
+   (`TCP_ULP`) are refused.
 
-A deny list lets through calls that a later kernel adds; the namespaces and missing capabilities are the wall
-behind it. Sources: seccomp(2), linux/filter.h, asm/unistd_64.h, asm-generic/unistd.h, CVE-2017-5226 (TIOCSTI),
-CVE-2014-9357 class (`open_by_handle_at`).
+Sources: seccomp(2), linux/filter.h, CVE-2017-5226 (TIOCSTI), CVE-2014-9357 class (`open_by_handle_at`), the default
+profile of container engines for the list's extent.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
+from vestibule.sandbox.local.syscall_numbers import NUMBERS
+
 ALLOW = 0x7FFF0000
 KILL = 0x80000000  # SECCOMP_RET_KILL_PROCESS
+NOTIFY = 0x7FC00000  # SECCOMP_RET_USER_NOTIF
 _ERRNO = 0x00050000
 EPERM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 38, 93, 97
 
-_LD_ABS, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_LD_ABS, _JA, _JEQ, _JGE, _JSET, _AND, _RET = 0x20, 0x05, 0x15, 0x35, 0x45, 0x54, 0x06
 _NR, _ARCH = 0, 4
 
 
@@ -35,7 +40,7 @@ def _arg(index: int) -> int:
 
 
 class Arch(NamedTuple):
-    """An architecture: its audit number, its column in `DENIED`, and its x32-like ABI bit if it has one."""
+    """An architecture: its audit number, its column in `NUMBERS`, and its x32-like ABI bit if it has one."""
 
     name: str
     audit: int
@@ -48,96 +53,82 @@ ARCHES = {
     "aarch64": Arch("aarch64", 0xC00000B7, 1, 0),
 }
 
-# name → (x86_64, aarch64); None where the architecture has no such call.
-DENIED: dict[str, tuple[int | None, int | None]] = {
-    # other processes
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "kcmp": (312, 272),
-    "pidfd_getfd": (438, 438),
-    "process_madvise": (440, 440),
-    # mounts
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "statmount": (457, 457),
-    "listmount": (458, 458),
-    "open_tree_attr": (467, 467),
-    # namespaces
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    # asynchronous calls that no filter sees
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    # code and keys in the kernel
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "userfaultfd": (323, 282),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "create_module": (174, None),
-    "init_module": (175, 105),
-    "delete_module": (176, 106),
-    "finit_module": (313, 273),
-    "get_kernel_syms": (177, None),
-    "query_module": (178, None),
-    # the machine
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "acct": (163, 89),
-    "syslog": (103, 116),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "vhangup": (153, 58),
-    "nfsservctl": (180, 42),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "modify_ldt": (154, None),
-    "uselib": (134, None),
-    "_sysctl": (156, None),
-    # files by handle, watches on whole mounts
-    "open_by_handle_at": (304, 265),
-    "name_to_handle_at": (303, 264),
-    "lookup_dcookie": (212, 18),
-    "fanotify_init": (300, 262),
-    # other machines' address layouts
-    "migrate_pages": (256, 238),
-    "move_pages": (279, 239),
-}
 
-_CLONE = (56, 220)
-_CLONE3 = 435
-_SOCKET = (41, 198)
-_SOCKETPAIR = (53, 199)
-_IOCTL = (16, 29)
-_PERSONALITY = (135, 92)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ALLOWED = _names(
+    # files
+    "access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 "
+    "fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr file_getattr flistxattr "
+    "flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr "
+    "getxattrat "
+    "lchown lgetxattr link linkat listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat mkdir mkdirat "
+    "mknod mknodat newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead "
+    "readlink readlinkat readv removexattr removexattrat rename renameat renameat2 rmdir sendfile setxattr setxattrat "
+    "splice stat statfs statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat utime "
+    "utimensat utimes vmsplice write writev cachestat "
+    # waiting and watching
+    "epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 inotify_add_watch "
+    "inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit "
+    "pause pipe pipe2 poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime "
+    # memory
+    "brk get_mempolicy madvise map_shadow_stack membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect "
+    "mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect shmat shmctl shmdt shmget "
+    # processes, threads, signals
+    "alarm arch_prctl capget capset execve execveat exit exit_group fork futex futex_requeue futex_wait futex_waitv "
+    "futex_wake get_robust_list getcpu getegid geteuid getgid getgroups getitimer getpgid getpgrp getpid getppid "
+    "getpriority getresgid getresuid getrlimit getrusage getsid gettid getuid ioprio_get ioprio_set kill "
+    "landlock_add_rule landlock_create_ruleset landlock_restrict_self pidfd_open pidfd_send_signal prctl prlimit64 "
+    "process_mrelease restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn "
+    "rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity "
+    "sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr "
+    "sched_setparam sched_setscheduler sched_yield seccomp set_robust_list set_tid_address setfsgid setfsuid setgid "
+    "setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid setuid sigaltstack "
+    "tgkill tkill vfork wait4 waitid "
+    # time and the machine
+    "clock_getres clock_gettime clock_nanosleep getrandom gettimeofday nanosleep sysinfo time timer_create "
+    "timer_delete timer_getoverrun timer_gettime timer_settime times uname "
+    # messages and sockets
+    "accept accept4 bind connect getpeername getsockname getsockopt listen mq_getsetattr mq_notify mq_open "
+    "mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd recvfrom recvmmsg recvmsg semctl semget semop "
+    "semtimedop sendmmsg sendmsg sendto shutdown"
+)
+"""Calls that pass whatever their arguments. Those that depend on arguments stand in `_JUDGED`."""
+
+REPORTED = _names(
+    # other processes
+    "ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise "
+    # mounts
+    "mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr statmount "
+    "listmount open_tree_attr "
+    # namespaces
+    "unshare setns "
+    # asynchronous calls that no filter sees
+    "io_uring_setup io_uring_enter io_uring_register "
+    # code and keys in the kernel
+    "bpf perf_event_open add_key request_key keyctl userfaultfd kexec_load kexec_file_load create_module init_module "
+    "delete_module finit_module get_kernel_syms query_module memfd_secret "
+    # the machine
+    "reboot swapon swapoff quotactl quotactl_fd acct syslog settimeofday clock_settime clock_adjtime adjtimex "
+    "sethostname setdomainname vhangup nfsservctl iopl ioperm modify_ldt uselib _sysctl "
+    # files by handle, watches on whole mounts
+    "open_by_handle_at name_to_handle_at lookup_dcookie fanotify_init fanotify_mark "
+    # other machines' address layouts
+    "migrate_pages move_pages"
+)
+"""Calls that are refused and reported."""
+
+DENIED: dict[str, tuple[int | None, int | None]] = {name: NUMBERS.get(name, (None, None)) for name in REPORTED}
 
 NAMESPACE_FLAGS = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (NEWTIME is for unshare and clone3 only)."""
 
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 _PLAIN_PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_IPPROTO_TCP, _TCP_ULP = 6, 31
 
 
 class UnknownArchitecture(RuntimeError):
@@ -156,39 +147,50 @@ def _errno(number: int) -> bytes:
     return _ret(_ERRNO | number)
 
 
-def _when(nr: int, body: list[bytes]) -> list[bytes]:
-    """Run `body` (which always returns) when the loaded call number is `nr`."""
-    return [_op(_JEQ, nr, 0, len(body)), *body]
+def _clone(refuse: bytes) -> list[bytes]:
+    return [_op(_LD_ABS, _arg(0)), _op(_JSET, NAMESPACE_FLAGS, 0, 1), refuse, _ret(ALLOW)]
 
 
-def _clone() -> list[bytes]:
-    return [_op(_LD_ABS, _arg(0)), _op(_JSET, NAMESPACE_FLAGS, 0, 1), _errno(EPERM), _ret(ALLOW)]
+def _clone3(_: bytes) -> list[bytes]:
+    return [_errno(ENOSYS)]
 
 
-def _ioctl() -> list[bytes]:
+def _ioctl(refuse: bytes) -> list[bytes]:
     return [
         _op(_LD_ABS, _arg(1)),
-        _op(_JEQ, TIOCSTI, 1, 0),
-        _op(_JEQ, TIOCLINUX, 0, 1),
-        _errno(EPERM),
+        _op(_JEQ, TIOCSTI, 2, 0),
+        _op(_JEQ, TIOCLINUX, 1, 0),
+        _op(_JEQ, TIOCSETD, 0, 1),
+        refuse,
         _ret(ALLOW),
     ]
 
 
-def _personality() -> list[bytes]:
+def _setsockopt(refuse: bytes) -> list[bytes]:
+    return [
+        _op(_LD_ABS, _arg(1)),
+        _op(_JEQ, _IPPROTO_TCP, 0, 3),
+        _op(_LD_ABS, _arg(2)),
+        _op(_JEQ, _TCP_ULP, 0, 1),
+        refuse,
+        _ret(ALLOW),
+    ]
+
+
+def _personality(refuse: bytes) -> list[bytes]:
     body = [_op(_LD_ABS, _arg(0))]
     for index, value in enumerate(_PLAIN_PERSONALITIES):
         body.append(_op(_JEQ, value, len(_PLAIN_PERSONALITIES) - index, 0))
-    return [*body, _errno(EPERM), _ret(ALLOW)]
+    return [*body, refuse, _ret(ALLOW)]
 
 
-def _socket() -> list[bytes]:
+def _socket(refuse: bytes) -> list[bytes]:
     inet = [
         _op(_LD_ABS, _arg(1)),
         _op(_AND, 0xF),  # without SOCK_CLOEXEC and SOCK_NONBLOCK
         _op(_JEQ, 1, 2, 0),  # SOCK_STREAM
         _op(_JEQ, 2, 1, 0),  # SOCK_DGRAM
-        _errno(EPERM),
+        refuse,
         _op(_LD_ABS, _arg(2)),
         _op(_JEQ, 0, 3, 0),
         _op(_JEQ, 6, 2, 0),  # IPPROTO_TCP
@@ -196,7 +198,7 @@ def _socket() -> list[bytes]:
         _errno(EPROTONOSUPPORT),
         _ret(ALLOW),
     ]
-    netlink = [_op(_LD_ABS, _arg(2)), _op(_JEQ, 0, 0, 1), _ret(ALLOW), _errno(EPERM)]
+    netlink = [_op(_LD_ABS, _arg(2)), _op(_JEQ, 0, 0, 1), _ret(ALLOW), refuse]
     return [
         _op(_LD_ABS, _arg(0)),
         _op(_JEQ, _AF_UNIX, 0, 1),
@@ -205,39 +207,102 @@ def _socket() -> list[bytes]:
         *netlink,
         _op(_JEQ, _AF_INET, 2, 0),
         _op(_JEQ, _AF_INET6, 1, 0),
-        _errno(EPERM),
+        refuse,
         *inet,
     ]
 
 
-def _socketpair() -> list[bytes]:
+def _socketpair(refuse: bytes) -> list[bytes]:
     """The kernel makes both sockets, and loads their family's module, before it asks whether they can be a pair."""
-    return [_op(_LD_ABS, _arg(0)), _op(_JEQ, _AF_UNIX, 0, 1), _ret(ALLOW), _errno(EPERM)]
+    return [_op(_LD_ABS, _arg(0)), _op(_JEQ, _AF_UNIX, 0, 1), _ret(ALLOW), refuse]
 
 
-@lru_cache(maxsize=4)
-def filter_program(machine: str) -> bytes:
-    """The filter for `machine` (as `platform.machine()` names it): an array of `struct sock_filter`.
+_JUDGED = {
+    "clone": _clone,
+    "clone3": _clone3,
+    "ioctl": _ioctl,
+    "setsockopt": _setsockopt,
+    "personality": _personality,
+    "socket": _socket,
+    "socketpair": _socketpair,
+}
+"""Calls whose arguments decide: name → body for a given way to refuse."""
+
+_OWN = ("wait4", "exit_group", "exit", "write", "rt_sigreturn", "restart_syscall")
+"""What the sandbox's first process needs while it waits."""
+
+
+@lru_cache(maxsize=8)
+def filter_program(machine: str, *, notify: bool = False) -> bytes:
+    """The program's filter for `machine` (as `platform.machine()` names it): an array of `struct sock_filter`.
+
+    `notify`: calls that are refused and reported go to the filter's listener, who answers EPERM; else they get EPERM.
 
     Raises:
         UnknownArchitecture: neither x86_64 nor aarch64; the caller refuses.
     """
+    arch = _arch(machine)
+    refuse = _ret(NOTIFY) if notify else _errno(EPERM)
+    bodies: dict[int, list[bytes]] = {}
+    for name, numbers in NUMBERS.items():
+        number = numbers[arch.column]
+        if number is not None:
+            bodies[number] = _body(name, refuse)
+    return _assembled(arch, bodies, [_errno(ENOSYS)])
+
+
+@lru_cache(maxsize=2)
+def own_program(machine: str) -> bytes:
+    """The filter of the sandbox's first process once the program runs: it waits, and anything else kills it."""
+    arch = _arch(machine)
+    numbers = [NUMBERS[name][arch.column] for name in _OWN]
+    return _assembled(arch, {number: [_ret(ALLOW)] for number in numbers if number is not None}, [_ret(KILL)])
+
+
+def name_of(machine: str, number: int) -> str:
+    """The name of a call by its number; the number itself when it has none."""
+    column = _arch(machine).column
+    return next((name for name, pair in NUMBERS.items() if pair[column] == number), str(number))
+
+
+def _arch(machine: str) -> Arch:
     arch = ARCHES.get(machine)
     if arch is None:
         raise UnknownArchitecture(machine)
-    column = arch.column
+    return arch
+
+
+def _body(name: str, refuse: bytes) -> list[bytes]:
+    judged = _JUDGED.get(name)
+    if judged is not None:
+        return judged(refuse)
+    if name in _ALLOWED_SET:
+        return [_ret(ALLOW)]
+    return [refuse] if name in DENIED else [_errno(EPERM)]
+
+
+_ALLOWED_SET = frozenset(ALLOWED)
+
+
+def _assembled(arch: Arch, bodies: dict[int, list[bytes]], default: list[bytes]) -> bytes:
     program = [_op(_LD_ABS, _ARCH), _op(_JEQ, arch.audit, 1, 0), _ret(KILL), _op(_LD_ABS, _NR)]
     if arch.abi_bit:
         program += [_op(_JGE, arch.abi_bit, 0, 1), _ret(KILL)]
-    program += _when(_CLONE[column], _clone())
-    program += _when(_CLONE3, [_errno(ENOSYS)])
-    program += _when(_SOCKET[column], _socket())
-    program += _when(_SOCKETPAIR[column], _socketpair())
-    program += _when(_IOCTL[column], _ioctl())
-    program += _when(_PERSONALITY[column], _personality())
-    for numbers in DENIED.values():
-        number = numbers[column]
-        if number is not None:
-            program += _when(number, [_errno(EPERM)])
-    program.append(_ret(ALLOW))
-    return b"".join(program)
+    ranges: list[tuple[int, list[bytes]]] = []
+    for number in range(max(bodies) + 2):
+        body = bodies.get(number, default)
+        if not ranges or ranges[-1][1] != body:
+            ranges.append((number, body))
+    return b"".join([*program, *_tree(ranges)])
+
+
+def _tree(ranges: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """A balanced search for the loaded number; each range begins at its number and ends where the next begins."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    low, high = _tree(ranges[:middle]), _tree(ranges[middle:])
+    start = ranges[middle][0]
+    if len(low) <= 255:
+        return [_op(_JGE, start, len(low), 0), *low, *high]
+    return [_op(_JGE, start, 0, 1), _op(_JA, len(low)), *low, *high]

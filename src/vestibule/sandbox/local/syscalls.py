@@ -45,6 +45,12 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
     )
 
 
+def landlock_abi() -> int:
+    """The kernel's Landlock ABI (landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION), 0 without."""
+    found = _libc.syscall(ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    return max(0, int(found))
+
+
 def no_new_privs() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(no_new_privs)")
 

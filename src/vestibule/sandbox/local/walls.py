@@ -68,11 +68,14 @@ NAMES = (
     "own_uid",
     "cgroup",
     "landlock",
+    "first_process",
     "monitor",
 )
 
+_SCOPES = 6
+"""Landlock's ABI from which on signals and abstract sockets stay inside."""
+
 _NOT_BUILT = {
-    "landlock": "not applied yet: mounts are the only file wall",
     "monitor": "no runtime monitor is part of this version",
 }
 
@@ -269,6 +272,18 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
             {"a descriptor leaked in": found.get("fds") == ["0", "1", "2"]},
             "descriptors found inside: 0, 1, 2",
         ),
+        "landlock": (
+            {
+                "a place without a rule was listed": found.get("list_root") == "EACCES",
+                "a process outside the domain was signalled": ready.get("landlock", 0) < _SCOPES
+                or found.get("signal_first") == "EPERM",
+            },
+            f"ABI {ready.get('landlock')}: listed /, which no rule names, and signalled process 1: refused",
+        ),
+        "first_process": (
+            {"the first process could be read": found.get("first_memory") == "EACCES"},
+            "opened the memory of process 1: refused",
+        ),
         "cgroup": (
             {
                 "no control group holds memory and processes": ready.get("mechanism") in ("cgroup1", "cgroup2"),
@@ -284,6 +299,8 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
         walls[name] = Wall(
             state="down" if failed else "up", proved_by="; ".join(failed) if failed else f"attack: {proof}"
         )
+    if not ready.get("landlock"):
+        walls["landlock"] = Wall(state="down", proved_by="this kernel has no Landlock: mounts are the only file wall")
     if walls["cgroup"].state == "down" and said == "EAGAIN":
         walls["cgroup"] = Wall(
             state="down",
