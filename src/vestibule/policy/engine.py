@@ -22,9 +22,19 @@ from regopy import Bundle, Interpreter, LogLevel
 
 from vestibule.core.verdict import Ruling
 from vestibule.policy.index import LayerIndex, Signature, narrow, parts_named
-from vestibule.policy.native import MAX_DEPTH, UNDEFINED, VERSION, EngineError, ask
+from vestibule.policy.native import MAX_DEPTH, UNDEFINED, VERSION, EngineDown, EngineError, ask
 
-__all__ = ["DECISION", "MAX_DEPTH", "VERSION", "Answer", "EngineError", "Program", "UndefinedDecision", "parse_answer"]
+__all__ = [
+    "DECISION",
+    "MAX_DEPTH",
+    "VERSION",
+    "Answer",
+    "EngineDown",
+    "EngineError",
+    "Program",
+    "UndefinedDecision",
+    "parse_answer",
+]
 
 DECISION = "decision"
 MAX_REASONS = 64
@@ -35,6 +45,8 @@ REASON = re.compile(r"[a-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\Z")
 
 class UndefinedDecision(EngineError):
     """The layer has no `decision` for this request."""
+
+    reason = "policy.undefined"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,14 @@ for _function, _kinds in _ARGUMENTS:
 class EngineError(Exception):
     """The engine gave no usable answer."""
 
+    reason = "policy.error"
+
+
+class EngineDown(EngineError):
+    """The engine cannot be asked: it is elsewhere and does not answer, or is not what it has to be."""
+
+    reason = "dependency.policy"
+
 
 def make_input(document: Any) -> Input:
     """`document` as the engine's input. Raises EngineError for what the engine could misread."""

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vestibule.core.base import Noun
 from vestibule.core.canonical import canonical_json
@@ -25,8 +25,10 @@ from vestibule.core.errors import DependencyDown
 from vestibule.core.ports import PolicyInput
 from vestibule.core.verdict import Ruling, Verdict, strictest, strictest_ruling
 from vestibule.policy import lint
-from vestibule.policy.engine import VERSION, Answer, EngineError, Program, UndefinedDecision
+from vestibule.policy.engine import VERSION, Answer, EngineError, Program
 from vestibule.policy.layers import Layer, layers_digest, organisation_layers, repository_layer, shipped_layer
+from vestibule.policy.opa import OpaAddress, OpaPrograms
+from vestibule.policy.opa import version as opa_version
 from vestibule.policy.refusals import order, refusals_for
 from vestibule.policy.trial import QUIET_INPUT
 from vestibule.policy.worker import Worker
@@ -39,6 +41,15 @@ _LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
 _SCALARS = frozenset((str, bool, int, type(None)))
 _COLLECTIONS = frozenset((dict, list, tuple))
 _REINSTALL = "Run `vestibule policy lint`; install vestibule again if its own files were changed."
+
+
+class _Program(Protocol):
+    """One layer, wherever it is evaluated."""
+
+    def answer(self, document: Mapping[str, Any], /) -> Answer: ...
+
+
+Programs = Sequence[tuple[str, _Program]]
 
 
 class LayerAnswer(Noun):
@@ -64,14 +75,22 @@ class Explanation(Noun):
 class PolicySet:
     """Implements `core.ports.Decider`. Thread-safe."""
 
-    def __init__(self, layers: Sequence[Layer], *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        """Raises ConfigError or DependencyDown("policy") when any layer is not fit to decide."""
+    def __init__(
+        self, layers: Sequence[Layer], *, opa: OpaAddress | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
+        """Asks the engine in this process, or the OPA server at `opa`.
+
+        Raises:
+            ConfigError: a layer is not fit to decide.
+            DependencyDown: `dependency.policy`: a layer or the engine does not answer.
+        """
         for layer in layers:
             if layer.name != SHIPPED_NAME:  # the shipped bundle is linted by the tests it is released with
                 lint.require_fit(layer)
         self.layers = tuple(layers)
-        self._digest = layers_digest(self.layers, VERSION)
-        self._worker: Worker[list[tuple[str, Program]]] = Worker(self._compile, timeout_seconds=timeout_seconds)
+        self._opa = opa
+        self._digest = layers_digest(self.layers, opa_version(opa) if opa else VERSION)
+        self._worker: Worker[Programs] = Worker(self._compile, timeout_seconds=timeout_seconds)
         self._cache: OrderedDict[bytes, Verdict] = OrderedDict()
         self._lock = threading.Lock()
         self._prove()
@@ -82,6 +101,7 @@ class PolicySet:
         organisation: Sequence[Path | str] = (),
         repository: Mapping[str, bytes] | None = None,
         *,
+        opa: OpaAddress | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> PolicySet:
         """The shipped bundle, the operator's `policy:` folders and `.vestibule/policy/*.rego` of the base commit.
@@ -96,7 +116,7 @@ class PolicySet:
         own = repository_layer(repository or {})
         if own is not None:
             layers.append(own)
-        return cls(layers, timeout_seconds=timeout_seconds)
+        return cls(layers, opa=opa, timeout_seconds=timeout_seconds)
 
     @property
     def digest(self) -> str:
@@ -176,7 +196,9 @@ class PolicySet:
                 "policy", f"The {broken[0].layer} policy does not run.", fact=broken[0].error, person=_REINSTALL
             )
 
-    def _compile(self) -> list[tuple[str, Program]]:
+    def _compile(self) -> Programs:
+        if self._opa is not None:
+            return list(OpaPrograms(self.layers, self._opa).programs)
         return [(layer.name, Program(layer.sources)) for layer in self.layers]
 
     def _ask(self, document: Mapping[str, object]) -> list[LayerAnswer]:
@@ -255,11 +277,11 @@ def _is_plain(value: dict[str, Any] | list[Any] | tuple[Any, ...]) -> bool:
     return True
 
 
-def _answer(name: str, program: Program, document: Mapping[str, object]) -> LayerAnswer:
+def _answer(name: str, program: _Program, document: Mapping[str, object]) -> LayerAnswer:
     try:
         answer: Answer = program.answer(document)
-    except UndefinedDecision as error:
-        return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=("policy.undefined",), error=str(error))
+    except EngineError as error:
+        return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=(error.reason,), error=str(error)[:300])
     except Exception as error:  # noqa: BLE001 - one layer's failure is that layer's deny
         return LayerAnswer(layer=name, ruling=Ruling.DENY, reasons=("policy.error",), error=str(error)[:300])
     return LayerAnswer.model_construct(layer=name, ruling=answer.ruling, reasons=answer.reasons, error="")

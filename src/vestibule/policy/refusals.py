@@ -92,6 +92,12 @@ ENTRIES: dict[str, Entry] = {
         "Run `vestibule policy lint` and `vestibule policy explain` to see what fails.",
         _action,
     ),
+    "dependency.policy": Entry(
+        "The server that decides by policy does not answer as it must, and no answer is a deny.",
+        _STOP,
+        "Look at the OPA server that `policy_backend` of the operator's configuration names, and at what it holds.",
+        _action,
+    ),
     "policy.input": Entry(
         "The request cannot be judged: it has no canonical form or is too large.",
         "Send a smaller request of plain text, whole numbers and valid Unicode.",
@@ -173,6 +179,12 @@ ENTRIES: dict[str, Entry] = {
         "Add the path to the role's `read` globs if the task is to change it.",
         _with_globs("read"),
     ),
+    "context.write.partial": Entry(
+        "Of this file the task sees a part only, so a change would replace what it has not seen.",
+        "Leave this file as it is; describe in your answer what should change in it.",
+        "A person changes the file, or the `views` rule that names it is narrowed.",
+        _target,
+    ),
     "context.write.protected": Entry(
         "The path is protected: it decides, builds or checks elsewhere.",
         "Leave this file as it is; describe in your answer what would have to change.",
@@ -250,6 +262,12 @@ ENTRIES: dict[str, Entry] = {
         "What this run has read is more confidential than what this server is cleared for.",
         "Go on without this call.",
         "Raise `clearance` of the upstream server in the operator's configuration only if that data may go there.",
+        _resource,
+    ),
+    "labels.model_clearance": Entry(
+        "What this run has read is more confidential than what its model provider is cleared for.",
+        "Stop here; no model request can be sent in this run any more.",
+        "Use a provider with a higher `clearance`, or give the role less to read.",
         _resource,
     ),
     "scope.request": Entry(

@@ -25,6 +25,7 @@ read_facts := {
 }
 
 # `in_read_or_new`: adding a file that exists where the agent cannot see it would overwrite it unseen.
+# `partial`: of this file the agent sees a part only, so a change would replace what it has not seen.
 needed := write_facts if input.action == "context.write"
 
 write_facts := {
@@ -34,6 +35,7 @@ write_facts := {
 		"tool_allowed": true,
 		"in_write": true,
 		"in_read_or_new": true,
+		"partial": false,
 		"protected": false,
 		"control_file": false,
 	},
@@ -45,10 +47,11 @@ write_facts := {
 		"tool_allowed": "context.tool",
 		"in_write": "context.write.scope",
 		"in_read_or_new": "context.write.unseen",
+		"partial": "context.write.partial",
 		"protected": "context.write.protected",
 		"control_file": "context.write.control_file",
 	},
-	"after": {"path_ok": "path_rule", "in_write": "path_ok", "in_read_or_new": "path_ok"},
+	"after": {"path_ok": "path_rule", "in_write": "path_ok", "in_read_or_new": "path_ok", "partial": "path_ok"},
 }
 
 needed := exec_facts if input.action == "context.exec"
