@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import mmap
 import os
 import signal
 import socket
@@ -113,8 +114,11 @@ def fork_bomb() -> list[object]:
 
 
 def hog() -> int:
-    block = bytearray(given["memory"] * 2)
-    return 0 if block[-1] == 0 else 1
+    # Filled by the kernel in one call, which is many times faster than page by page.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    with mmap.mmap(-1, given["memory"] * 2, flags=flags) as block:
+        block[:] = b"x" * len(block)  # should populating have given up half-way
+        return 0
 
 
 def abi_32() -> int:

@@ -34,7 +34,7 @@ from vestibule.sandbox.local.argv import Bind
 if TYPE_CHECKING:
     from vestibule.sandbox.local.backend import LocalSandbox
 
-PIDS, MEMORY = 40, 48 << 20
+PIDS, MEMORY = 16, 32 << 20
 _PROBE = Path(__file__).with_name("probe_inside.py")
 _NO_CAPS = "0" * 16
 
