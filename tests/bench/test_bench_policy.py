@@ -24,6 +24,7 @@ FACTS: dict[str, Any] = {
     "tool_allowed": True,
     "in_write": True,
     "in_read_or_new": True,
+    "partial": False,
     "protected": False,
     "control_file": False,
 }

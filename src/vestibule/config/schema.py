@@ -319,6 +319,8 @@ class Provider(_Strict):
     key: KeySource | None = None
     script: str = ""
     models: Names = ()
+    clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.SECRET
+    """The most confidential data that may go to it: a run that has read more sends it nothing any more."""
 
     @model_validator(mode="after")
     def _complete(self) -> Provider:

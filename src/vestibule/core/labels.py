@@ -53,6 +53,8 @@ class Label(Noun):
         return _CONFIDENTIALITY.index(self.confidentiality) <= _CONFIDENTIALITY.index(clearance)
 
 
+_TOP = Label(integrity=_INTEGRITY[-1], confidentiality=_CONFIDENTIALITY[-1])
+
 REPOSITORY = Label(integrity=Integrity.MEMBER, confidentiality=Confidentiality.INTERNAL)
 """A file of the base commit about which no rule says otherwise: members wrote it, and it is not for everybody."""
 
@@ -74,6 +76,17 @@ def label_of(path: str, rules: Iterable[LabelRule], default: Label = REPOSITORY)
             integrity = integrity or rule.integrity
             confidentiality = confidentiality or rule.confidentiality
     return Label(integrity=integrity or default.integrity, confidentiality=confidentiality or default.confidentiality)
+
+
+def label_of_all(paths: Iterable[str], rules: Iterable[LabelRule]) -> Label:
+    """The label of something that has read all these files; of none: the bottom."""
+    rules = tuple(rules)
+    found = Label()
+    for path in paths:
+        found = found.join(label_of(path, rules) if rules else REPOSITORY)
+        if not rules or found == _TOP:
+            break
+    return found
 
 
 def joined(labels: Iterable[Label]) -> Label:

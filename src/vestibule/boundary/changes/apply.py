@@ -4,8 +4,9 @@ Rules it keeps:
 1. No checkout, no index of the agent's, no filter: blobs, a tree and a commit are written as objects.
 2. Every path passes the one normaliser; one that does not is a finding (deny), and is left out.
 3. Adding what exists unseen in the real base, or in its way, is a modification of a hidden file: a finding (deny).
-4. What is ignored is judged by the base's `.gitignore` files, never by the agent's.
-5. More files than the guards read are refused before one is written, and of many findings of one rule the first are
+4. Changing, deleting or moving a file of which the view showed a part is a finding (deny), and the base's file stays.
+5. What is ignored is judged by the base's `.gitignore` files, never by the agent's.
+6. More files than the guards read are refused before one is written, and of many findings of one rule the first are
    named and the others counted: an agent can bury neither git nor a reviewer.
 """
 
@@ -106,7 +107,7 @@ def _accept(files: Iterable[ExportedFile], base: dict[bytes, TreeEntry]) -> tupl
             folders.add(path[:cut])
             cut = path.rfind(b"/", 0, cut)
     # A folder that the change empties is no longer in the way; one with unseen files stays.
-    gone = {item.path.encode("utf-8") for item in files if item.status == "deleted"}
+    gone = {item.path.encode("utf-8") for item in files if item.status == "deleted" and not item.partial}
     findings: list[Finding] = []
     accepted: list[ExportedFile] = []
     for item in files:
@@ -114,6 +115,8 @@ def _accept(files: Iterable[ExportedFile], base: dict[bytes, TreeEntry]) -> tupl
         problem = refused(item.path)
         if problem and raw not in base:
             findings.append(_refused_path(item.path, problem))
+        elif item.partial:
+            findings.append(_partial(item))
         elif item.status == "added" and raw in base:
             findings.append(_unseen(item.path, "It exists in the base, out of the task's sight."))
         elif (
@@ -210,6 +213,17 @@ def _unseen(path: str, why: str) -> Finding:
         path,
         f"The change would overwrite a file that the task may not see. {why}",
         "Choose another name, or widen the role's read globs in the base branch.",
+    )
+
+
+def _partial(item: ExportedFile) -> Finding:
+    word = "deletes or moves" if item.status == "deleted" else "replaces"
+    return _finding(
+        "change.partial_view",
+        Ruling.DENY,
+        item.path,
+        f"The change {word} a file of which the task saw a part only, so it cannot know what is lost.",
+        "Leave this file as it is; describe in your answer what should change in it.",
     )
 
 

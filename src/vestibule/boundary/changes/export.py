@@ -6,7 +6,9 @@ Rules it keeps:
    regular, one link, no set-user-id. A name swapped for a link reads nothing outside.
 3. Links are exported as links; devices, pipes and sockets never leave.
 4. Bounded in number, depth and bytes: past a bound the export is refused, never cut silently.
-5. What cannot be exported keeps its base version and is reported with a reason: it never becomes a deletion. Of one
+5. A file that the view showed in part is compared with that part, and its change says so: nobody who saw a part knows
+   what it would replace.
+6. What cannot be exported keeps its base version and is reported with a reason: it never becomes a deletion. Of one
    reason so many are named that a person still reads them; the others are counted.
 """
 
@@ -68,7 +70,7 @@ def export_workspace(workspace: Path, view: View, bounds: Bounds | None = None) 
     finally:
         os.close(root)
     deleted = [
-        ExportedFile(path=item.path, status="deleted", mode=item.mode, content=None)
+        ExportedFile(path=item.path, status="deleted", mode=item.mode, content=None, partial=item.partial)
         for path, item in walk.view.items()
         if path not in walk.kept and not walk.shadowed(path)
     ]
@@ -170,7 +172,15 @@ class _Walk:
         except UnicodeDecodeError:
             self._drop(path, "path.encoding: The path is not valid UTF-8.")
             return
-        self.files.append(ExportedFile(path=text, status="modified" if known else "added", mode=mode, content=data))
+        self.files.append(
+            ExportedFile(
+                path=text,
+                status="modified" if known else "added",
+                mode=mode,
+                content=data,
+                partial=known is not None and known.partial,
+            )
+        )
 
     def _drop(self, path: bytes, reason: str) -> None:
         self.skipped.add(path)

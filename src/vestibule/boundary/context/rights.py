@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vestibule.boundary.context import catalogue
 from vestibule.core.control_files import control_file, protected_path
+from vestibule.core.labels import REPOSITORY, Label, label_of, label_of_all
 from vestibule.core.model import Scope
 from vestibule.core.text.globs import first_match, literal_prefix, matches
 from vestibule.core.text.paths import fold
@@ -25,10 +26,27 @@ class Rights:
     scope: Scope
     shown: frozenset[str] = frozenset()
     """Folded paths of the view."""
+    partial: frozenset[str] = frozenset()
+    """Folded paths of files that the view shows in part."""
+    label: Label = REPOSITORY
+    """The join of all files of the view."""
 
     @classmethod
     def of(cls, scope: Scope, view: View) -> Rights:
-        return cls(scope, frozenset(fold(item.path) for item in view.files))
+        return cls(
+            scope,
+            shown=frozenset(fold(item.path) for item in view.files),
+            partial=frozenset(fold(path) for path in view.partial),
+            label=label_of_all((item.path for item in view.files), scope.labels),
+        )
+
+    def in_part(self, path: str) -> bool:
+        """Whether the view shows a part of this file only."""
+        return fold(path) in self.partial
+
+    def label_of(self, path: str) -> Label:
+        """What reading a file of the workspace adds to the run's label."""
+        return label_of(path, self.scope.labels)
 
     def tool(self, name: str) -> bool:
         return name in catalogue.TOOLS and (name in catalogue.ALWAYS or name in self.scope.tools)

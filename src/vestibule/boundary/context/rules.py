@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from vestibule.boundary.context import catalogue
@@ -27,6 +27,7 @@ from vestibule.boundary.context.wire.patch import BadPatch, FilePatch, parse_pat
 from vestibule.core.control_files import control_file
 from vestibule.core.crossing import Step
 from vestibule.core.errors import DependencyDown, Refused
+from vestibule.core.labels import Label
 from vestibule.core.model import Question, QuestionKind
 from vestibule.core.text.globs import ImpossibleGlob, check_glob
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
@@ -134,7 +135,7 @@ def _refused_path(tool: str, text: Any, error: PathRefused, rights: Rights) -> S
     shown = one_line(text, _SHOWN) if isinstance(text, str) else type(text).__name__
     facts = {"path_ok": False, "path_rule": error.rule, "tool_allowed": rights.tool(tool)}
     if tool in ("write_file", "apply_patch"):
-        write = {"in_write": False, "in_read_or_new": False, "protected": False, "control_file": False}
+        write = dict.fromkeys(("in_write", "in_read_or_new", "partial", "protected", "control_file"), False)
         return _step("context.write", shown, {"path": shown, "tool": tool}, **facts, **write)
     action = _READING[tool]
     return _step(action, shown, {"path": shown}, **facts, in_read=False, control_file=False)
@@ -156,6 +157,11 @@ def _reading(tool: str, path: str, name: str, *, in_read: bool, rights: Rights) 
     )
 
 
+def _shows(step: Step, label: Label) -> Step:
+    """The step of an effect that shows the agent something with this label."""
+    return replace(step, reads=label)
+
+
 def _writing(tool: str, path: str, rights: Rights) -> Step:
     readable = rights.scope.reads(path)
     return _step(
@@ -168,6 +174,8 @@ def _writing(tool: str, path: str, rights: Rights) -> Step:
         in_write=rights.scope.writes(path),
         # A file of the view that the scope does not let be read must not be written blindly.
         in_read_or_new=readable or fold(path) not in rights.shown,
+        # Who saw a part of a file cannot know what a change of it would replace.
+        partial=rights.in_part(path),
         protected=rights.protected(path),
         control_file=control_file(path) is not None,
     )
@@ -180,19 +188,20 @@ def _get_task(given: dict[str, Any], rights: Rights) -> Call:
 def _read_file(given: dict[str, Any], rights: Rights) -> Call:
     path = given["path"]
     in_read = rights.scope.reads(path)
-    return Call("read_file", given, (_reading("read_file", path, path, in_read=in_read, rights=rights),))
+    step = _reading("read_file", path, path, in_read=in_read, rights=rights)
+    return Call("read_file", given, (_shows(step, rights.label_of(path)),))
 
 
 def _list_files(given: dict[str, Any], rights: Rights) -> Call:
     path = given.get("path", "")
     step = _reading("list_files", path, path or ".", in_read=rights.reaches(path), rights=rights)
-    return Call("list_files", given, (step,))
+    return Call("list_files", given, (_shows(step, rights.label),))
 
 
 def _search_files(given: dict[str, Any], rights: Rights) -> Call:
     path = given.get("path", "")
     step = _reading("search_files", path, path or given["query"], in_read=rights.reaches(path), rights=rights)
-    return Call("search_files", given, (step,))
+    return Call("search_files", given, (_shows(step, rights.label),))
 
 
 def _write_file(given: dict[str, Any], rights: Rights) -> Call:
@@ -239,7 +248,8 @@ def _run_command(given: dict[str, Any], rights: Rights) -> Call:
         tool_allowed=rights.tool("run_command"),
         command_allowed=_PROGRAM.match(program) is not None and program in rights.scope.commands,
     )
-    return Call("run_command", given, (step,))
+    # A command's output can be of any file.
+    return Call("run_command", given, (_shows(step, rights.label),))
 
 
 def _request_scope(given: dict[str, Any], rights: Rights, find: Find | None) -> Call:

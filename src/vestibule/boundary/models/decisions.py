@@ -18,6 +18,7 @@ from vestibule.boundary.models.rules import Facts, ModelRequest
 from vestibule.core.canonical import digest_bytes
 from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.errors import DependencyDown
+from vestibule.core.labels import Confidentiality
 from vestibule.core.model import Event, Receipt
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling, Verdict
@@ -56,6 +57,11 @@ class Decisions:
             "stream": bool(request and request.stream),
         }
 
+    def _flow(self) -> dict[str, Any]:
+        """Whether what the run has read may go to the provider: a request holds only what was read before it."""
+        clearance = self._upstream.clearance if self._upstream else Confidentiality.SECRET
+        return {"label_cleared": self._crossing.labels.current.flows_to(clearance)}
+
     async def record(
         self, actor: Actor, facts: Facts, request: ModelRequest | None, details: dict[str, Any]
     ) -> tuple[Verdict, Event, Receipt]:
@@ -67,7 +73,7 @@ class Decisions:
         resource = self._resource(request)
         try:
             verdict, input_digest = await asyncio.to_thread(
-                self._crossing.judge, actor, "model.request", resource, facts.as_input()
+                self._crossing.judge, actor, "model.request", resource, {**facts.as_input(), **self._flow()}
             )
         except Exception as error:  # noqa: BLE001 a policy that breaks is a deny, and the log says so
             down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__).refusal

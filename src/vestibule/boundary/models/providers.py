@@ -13,18 +13,20 @@ from dataclasses import dataclass
 
 from vestibule.config.schema import Provider
 from vestibule.core.errors import ConfigError
+from vestibule.core.labels import Confidentiality
 from vestibule.identity.keys import read_key
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where requests of one run go. `model` is the name that the provider knows."""
+    """Where requests of one run go: `model` is the name the provider knows, `clearance` bounds what it may learn."""
 
     provider: str
     api: str
     base_url: str
     model: str
     key: Callable[[], str]
+    clearance: Confidentiality = Confidentiality.SECRET
 
     @property
     def scripted(self) -> bool:
@@ -107,7 +109,7 @@ def upstream_for(
         if scripted is None:
             raise ConfigError(f"the scripted provider {name!r} is not running")
         url, secret = scripted
-        return Upstream(name, "scripted", url.rstrip("/"), model, lambda: secret)
+        return Upstream(name, "scripted", url.rstrip("/"), model, lambda: secret, provider.clearance)
     source = provider.key
     return Upstream(
         name,
@@ -115,4 +117,5 @@ def upstream_for(
         provider.base_url.rstrip("/"),
         model,
         lambda: read_key(source, environ) if source is not None else "",
+        provider.clearance,
     )

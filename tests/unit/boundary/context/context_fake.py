@@ -38,6 +38,7 @@ EXPECTED: dict[str, dict[str, tuple[Any, str]]] = {
         "tool_allowed": (True, "context.tool"),
         "in_write": (True, "context.write.scope"),
         "in_read_or_new": (True, "context.write.unseen"),
+        "partial": (False, "context.write.partial"),
         "protected": (False, "context.write.protected"),
         "control_file": (False, "context.write.control_file"),
     },
