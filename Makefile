@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run install test test-setup unit lint bench docs clean lock
+.PHONY: help run install test test-setup unit conformance lint bench docs clean lock
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -19,10 +19,13 @@ install: $(VENV)/.run  ## Build .venv with the vestibule command in .venv/bin
 
 test: test-setup lint docs unit  ## Everything: set-up, lint, docs, the whole test suite
 
-test-setup: $(VENV)/.dev system-test build/tools/.installed
+test-setup: $(VENV)/.dev system-test build/tools/.installed build/conformance/.installed
 
 unit:
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+conformance: $(VENV)/.dev build/conformance/.installed  ## The official MCP conformance suite against the context endpoint
+	$(BIN)/python -m pytest tests/conformance -q -p no:cacheprovider
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check src tests tools
@@ -41,6 +44,7 @@ clean:  ## Remove what was built and the sample's state
 
 lock:  ## Lock the dependencies anew (needs uv)
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/build.in -o requirements/build.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements/conformance.in -o requirements/conformance.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml -o requirements/run.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --extra test --extra lint --extra docs -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 
@@ -70,4 +74,11 @@ build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json |
 	@mkdir -p build/tools
 	@cp tests/tools/package.json tests/tools/package-lock.json build/tools/
 	npm ci --prefix build/tools --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build/conformance/.installed: tests/tools-conformance/package.json tests/tools-conformance/package-lock.json requirements/conformance.txt | system-test $(BIN)/python
+	@mkdir -p build/conformance
+	@cp tests/tools-conformance/package.json tests/tools-conformance/package-lock.json build/conformance/
+	npm ci --prefix build/conformance --no-audit --no-fund --loglevel=error
+	$(PIP) install --quiet --require-hashes --upgrade --target build/conformance/python -r requirements/conformance.txt
 	@touch $@

@@ -35,14 +35,14 @@ class ToolSource(Protocol):
         ...
 
 
-class Surface(Protocol):
+class Surface(ToolSource, Protocol):
     """Methods beside `tools/*`: resources, prompts, completion, and requests of the server to the client.
 
     A run's endpoint has none, so all of that is refused and recorded there. The conformance profile of the tests has
     one, to show that the same endpoint keeps the protocol when it serves all of it under policy.
     """
 
-    def plan(self, method: str, params: Mapping[str, Any]) -> Call | None:
+    def plan_method(self, method: str, params: Mapping[str, Any]) -> Call | None:
         """The request as decisions; None when the method is not served. `client/answer` is the client's answer to a
         request of the server's."""
         ...

@@ -80,6 +80,7 @@ def build_context_app(
     `surface`.
     """
     bounds = limits or ContextLimits()
+    sources = (*sources, surface) if surface is not None else sources
     rights = Rights.of(task.scope, view)
 
     toolbox = Toolbox(
@@ -217,7 +218,7 @@ class ContextApp:
         if message.method in _SERVED or message.method in _ABSENT:
             return await self._protocol.serve(message.encoded(), headers.raw, stream=stream)
         if message.method != "tools/call":
-            served = self._surface.plan(message.method, message.params) if self._surface is not None else None
+            served = self._surface.plan_method(message.method, message.params) if self._surface is not None else None
             call = served or rules.unknown_method(message.method)
             return await self._call(actor, message, call, headers, self._toolbox, stream)
         name, arguments = message.params.get("name"), message.params.get("arguments")
@@ -330,8 +331,7 @@ class ContextApp:
         """What the SDK is given: the decided call, and of the rest only the protocol's own metadata."""
         if message.method != "tools/call":
             return message.params
-        source: object = call.source
-        if source is not None and source is self._surface:
+        if call.source is not None and call.source is self._surface:
             return {**message.params, "name": call.tool, "arguments": call.arguments}
         meta = {"_meta": message.params["_meta"]} if "_meta" in message.params else {}
         return {"name": call.tool, "arguments": call.arguments, **meta}

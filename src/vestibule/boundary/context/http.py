@@ -39,7 +39,8 @@ class Headers:
     """The request's headers, each deciding one at most once."""
 
     def __init__(self, scope: dict[str, Any], limits: ContextLimits) -> None:
-        self.raw: list[tuple[bytes, bytes]] = [(name.lower(), value) for name, value in scope["headers"]]
+        # White space around a value is not part of it (RFC 9110 section 5.5), and the server leaves it there.
+        self.raw: list[tuple[bytes, bytes]] = [(name.lower(), value.strip(b" \t")) for name, value in scope["headers"]]
         if sum(len(name) + len(value) for name, value in self.raw) > limits.header_bytes:
             raise Rejected(plain(431, "headers_too_large", "The headers are too large."))
         names = [name for name, _ in self.raw]

@@ -17,6 +17,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Shape
 
@@ -110,7 +111,10 @@ class Protocol:
             DependencyDown: `mcp`.
         """
         direct = (await self._server()).direct
-        revision = direct.revision(message, params, headers) if message.answer is None else None
+        if message.answer is not None:
+            posted = partial(self.serve, message.encoded(), headers, None, stream)
+            return await cleared.take_with(message.method, {}, posted)
+        revision = direct.revision(message, params, headers)
         if revision is None or (self._surface is not None and cleared.source is self._surface):
             return await self.serve(message.encoded(params), headers, cleared, stream)
         answer = await cleared.take(params["name"], params["arguments"])
