@@ -166,6 +166,11 @@ def _run(
             result = sandbox.wait()
         finally:
             sandbox.kill()
+        for name, count in sorted(result.refused_calls.items()):
+            note(
+                "intent",
+                {"action": "host.call", "resource": name, "verdict": "deny", "reasons": ["host.call"], "count": count},
+            )
         note("outcome", {"result": "ok" if result.exit_code == 0 else "failed", "exit_code": result.exit_code})
         return result
     finally:

@@ -44,7 +44,7 @@ GOOD: dict[str, Any] = {
     "route 192.0.2.1": "ENETUNREACH",
     "route 2001:db8::1": "ENETUNREACH",
     "resolve": "gaierror",
-    "fork_bomb": [37, "EAGAIN"],
+    "fork_bomb": [13, "EAGAIN"],
     "hog": "signal 9",
     "x32": "signal 31",
     "egress": {"tcp": "ENETUNREACH"},
