@@ -20,6 +20,7 @@ _LINT = "tests/unit/policy/test_policy_lint.py::"
 _WALLS = "tests/unit/sandbox/test_sandbox_walls.py::"
 _LIFE = "tests/unit/sandbox/test_sandbox_lifecycle.py::"
 _GATES = "tests/unit/review/test_review_gates.py::"
+_QUESTIONS = "tests/unit/review/test_review_questions.py::"
 _SIGNING = "tests/unit/review/test_review_signing.py::"
 _FORGE = "tests/unit/forges/test_forge_"
 _CHANGES = "tests/unit/boundary/changes/test_changes_"
@@ -91,6 +92,15 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("review", "decision rows as they were signed", "exit 6", _GATES + "test_a_changed_decision_row_is_found"),
     ("review", "decision rows in their places", "dependency.database", _GATES + "test_a_decision_row_moved_to_another_gate_or_person_is_found"),
     ("review", "somebody who decides in time", "review.expired", _PIPELINE + "pipeline_drive.py::test_time_that_ran_out_ends_the_run_and_never_approves"),
+    ("questions", "state database", "dependency.database", _QUESTIONS + "test_an_answer_that_cannot_be_kept_is_none"),
+    ("questions", "audit log", "dependency.audit", _QUESTIONS + "test_a_question_that_cannot_be_recorded_is_not_asked"),
+    ("questions", "question rows as they were asked", "dependency.database", _QUESTIONS + "test_a_row_whose_question_was_changed_is_found"),
+    ("questions", "answers as they were signed", "exit 6", _QUESTIONS + "test_a_row_that_says_granted_without_a_signed_answer_is_found"),
+    ("questions", "log and database that agree on a grant", "scope.evidence", _PIPELINE + "pipeline_questions.py::test_a_row_turned_into_a_grant_grants_nothing"),
+    ("questions", "somebody who answers in time", "review.expired", _PIPELINE + "pipeline_questions.py::test_time_that_ran_out_ends_the_run_expired"),
+    ("questions", "a look-out for answers while the agent works", "dependency.questions", _PIPELINE + "pipeline_questions.py::test_answers_that_cannot_be_looked_for_end_the_attempt"),
+    ("context", "questions that can be kept and found", "dependency.questions", "tests/unit/boundary/context/test_context_asking.py::test_broken_questions_are_a_refusal_that_is_in_the_log"),
+    ("context", "a label that comes to rest", "dependency.labels", "tests/unit/core/test_crossing_labels.py::test_a_label_that_never_comes_to_rest_lets_nothing_out"),
     ("merge", "log and database that agree on the approval", "merge.evidence", _CONTROL + "merge.py::test_a_backup_put_back_does_not_forget_a_rejection"),
     ("merge", "a log that was not rolled back", "dependency.audit", _CONTROL + "merge.py::test_a_log_that_was_rolled_back_merges_nothing"),
     ("merge", "git", "dependency.git", _FORGE + "clean_tree.py::test_a_git_that_fails_is_a_dependency_that_is_down"),
