@@ -189,7 +189,7 @@ class Services:
     ) -> Callable[[bool, dict[str, Any]], None]:
         """A durable intent about the run itself; what it gives writes the outcome: whether it went well, details.
 
-        `labels`: what the run has read, where that matters to the event.
+        `labels`: what the run has read; by default what its row says.
 
         Raises:
             DependencyDown: `audit`.
@@ -205,7 +205,7 @@ class Services:
             verdict=verdict,
             reasons=reasons,
             attempt=actor.attempt,
-            labels=labels or Label(),
+            labels=labels if labels is not None else start_label(record),
             details=details or {},
         )
         receipt = self.audit.submit(intent).result()

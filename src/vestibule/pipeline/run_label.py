@@ -1,0 +1,34 @@
+"""What a run has read: the view it begins with, and what an earlier attempt that was cut off had read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vestibule.core.labels import Label, joined
+from vestibule.core.view import View
+from vestibule.pipeline.record import RunRecord
+from vestibule.pipeline.services import Services
+
+MAX_NAMED = 20
+
+
+def recorded_label(services: Services, record: RunRecord) -> Label:
+    """The join of all labels in the run's entries of the log.
+
+    An attempt that was cut off left nothing but what it sent out and asked for meanwhile; what comes back of that must
+    not seem to come from a run that had read less.
+
+    Raises:
+        DependencyDown: `audit`, the log cannot be read.
+    """
+    return joined(entry.event.labels for entry in services.audit.entries(record.id))
+
+
+def view_details(view: View) -> dict[str, Any]:
+    """What the start of an agent says of its view. Names only of what people should look into."""
+    return {
+        "files": len(view.files),
+        "partial": len(view.partial),
+        "left_out": len(view.unshowable),
+        "left_out_first": list(view.unshowable[:MAX_NAMED]),
+    }
