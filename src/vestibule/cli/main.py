@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "policy": ("vestibule.cli.policy", "Lint, test and explain policies."),
     "audit": ("vestibule.cli.audit", "Verify, show and export the audit log."),
     "cost": ("vestibule.cli.cost", "What was spent."),
+    "upstream": ("vestibule.cli.upstream", "Look at upstream MCP servers and pin their tools."),
     "trust": ("vestibule.cli.trust", "The record of each agent, and the step it proposes."),
 }
 """Name → module and help line. The module's `command` is the click command."""
