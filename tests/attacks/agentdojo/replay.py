@@ -61,16 +61,26 @@ def suites() -> dict[str, Any]:
 
 
 @cache
-def roles() -> dict[str, dict[str, Upstream]]:
-    """The operator's configuration of each suite, read as the product reads it."""
+def roles(without: frozenset[str] = frozenset()) -> dict[str, dict[str, Upstream]]:
+    """The operator's configuration of each suite, read as the product reads it.
+
+    `without`: choices that are taken out again, of `identifiers`, `inside`, `free_text`.
+    """
     plain = yaml.safe_load((HERE / "roles.yaml").read_text(encoding="utf-8"))
     return {
         suite: {
-            name: Upstream.model_validate({"command": ["played"], "cache_seconds": 0, **config})
+            name: Upstream.model_validate({"command": ["played"], "cache_seconds": 0, **_less(config, without)})
             for name, config in servers.items()
         }
         for suite, servers in plain.items()
     }
+
+
+def _less(config: Mapping[str, Any], without: frozenset[str]) -> dict[str, Any]:
+    taken = {"view", "label"} if "identifiers" in without else set()
+    taken |= {"free_text"} & without
+    rules = [{name: value for name, value in rule.items() if name not in taken} for rule in config.get("rules", ())]
+    return {name: value for name, value in config.items() if name not in without} | {"rules": rules}
 
 
 class Played:
@@ -119,7 +129,7 @@ class Unguarded:
     digest = "sha256:none"
 
     def decide(self, request: PolicyInput) -> Verdict:
-        return Verdict(ruling=Ruling.ALLOW)
+        return Verdict(ruling=Ruling.ALLOW, reasons=())
 
 
 def mcp_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,10 +137,12 @@ def mcp_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def servers_of(suite: str) -> tuple[tuple[UpstreamServer, Played, pins.Pins], ...]:
+def servers_of(
+    suite: str, without: frozenset[str] = frozenset()
+) -> tuple[tuple[UpstreamServer, Played, pins.Pins], ...]:
     """Every server of a suite, started once, with all it offers pinned."""
     found = []
-    for name, config in roles()[suite].items():
+    for name, config in roles(without)[suite].items():
         tools = [mcp_tool(tool) for tool in suites()[suite]["tools"] if _in(tool["name"], config.tools)]
         played = Played(tools)
         said = {tool["name"]: pins.said_of(tool) for tool in tools}
@@ -160,6 +172,7 @@ class House:
     as_identifiers: bool
     decider: Decider
     approve: bool = False
+    without: frozenset[str] = frozenset()
     log: Log = field(default_factory=Log)
     granted: set[str] = field(default_factory=set)
 
@@ -167,7 +180,7 @@ class House:
         prompt = suites()[self.suite]["user_tasks"][self.user]["prompt"]
         spec = Spec(title="", body=prompt, ticket_digest="sha256:0", integrity=Integrity.MEMBER)
         self.labels = RunLabel(START)
-        every = servers_of(self.suite)
+        every = servers_of(self.suite, self.without)
         self.played = {server.name: played for server, played, _ in every}
         self.source = UpstreamSource(
             [server for server, _, _ in every],
@@ -192,12 +205,12 @@ class House:
         )  # fmt: skip
 
     def server_of(self, tool: str) -> str:
-        found = [name for name, config in roles()[self.suite].items() if _in(tool, config.tools)]
+        found = [name for name, config in roles(self.without)[self.suite].items() if _in(tool, config.tools)]
         other = IDENTIFIERS.get(self.suite, {}).get(found[0])
         return other if other and self.as_identifiers else found[0]
 
     def effect(self, tool: str) -> bool:
-        return _in(tool, roles()[self.suite][self.server_of(tool)].outward)
+        return _in(tool, roles(self.without)[self.suite][self.server_of(tool)].outward)
 
     async def call(self, call: Mapping[str, Any]) -> Ruling:
         """What became of one call. `ALLOW` means that it was carried out by the server."""
@@ -250,10 +263,10 @@ class Plan:
     reasons: tuple[str, ...]
 
 
-async def _plan(suite: str, user: str, decider: Decider, *, text_only: bool = False) -> Plan:
+async def _plan(suite: str, user: str, decider: Decider, without: frozenset[str]) -> Plan:
     """Every held call is approved, one answer each, and made again: what comes after is judged as it would be."""
-    identifiers = not text_only and (suite, user) not in ASKED_FOR_TEXT
-    house = House(suite, user, identifiers, decider, approve=True)
+    identifiers = (suite, user) not in ASKED_FOR_TEXT
+    house = House(suite, user, identifiers, decider, approve=True, without=without)
     calls = suites()[suite]["user_tasks"][user]["calls"]
     held = denied = 0
     reasons: list[str] = []
@@ -284,12 +297,12 @@ async def _pair(suite: str, user: str, injection: str, decider: Decider, *, as_i
     return Pair(suite, user, injection, success, tuple(executed))
 
 
-def plans(decider: Decider, *, text_only: bool = False) -> list[Plan]:
-    """Every user task's plan. `text_only`: without the servers offered as identifiers."""
+def plans(decider: Decider, without: frozenset[str] = frozenset()) -> list[Plan]:
+    """Every user task's plan."""
 
     async def every() -> list[Plan]:
         return [
-            await _plan(suite, user, decider, text_only=text_only)
+            await _plan(suite, user, decider, without)
             for suite, content in suites().items()
             for user in content["user_tasks"]
         ]

@@ -3,7 +3,8 @@
 Rules this module keeps:
 1. A word is a number only as a whole: a sign, ASCII digits with thousands commas in their places, a decimal point, and
    around it at most a currency sign, `%`, or the ending of an ordinal.
-2. What belongs to a date, a time or a duration is no number of its own. A date is a date with its year; a day without a year is one too, and means any year that the text names.
+2. What belongs to a date, a time or a duration is no number of its own. A date is a date with its year; a day without
+   a year is one too, and means any year that the text names.
 3. What can be read in two ways (`03/04/2024`) is not read at all.
 4. A moment is covered when its date is named and its time is named, or is a named time later by a named duration.
 5. Shown as identifiers, data keeps its shape and loses every text that could say something: what remains is one word
