@@ -3,7 +3,8 @@
     python -m tests.agents.quiet_namespace SETUP.json
 
 Started below `unshare --user --map-root-user --net --mount`. SETUP names argv, env, cwd, a scripted provider's
-script and key. Prints one JSON object: exit code, names asked for, paths requested.
+script and key, and words to listen for. Prints one JSON object: exit code, names asked for, paths requested, words
+that stood in a request.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def main() -> None:
         names: list[str] = []
         threading.Thread(target=_answer_names, args=(_udp(53), names), daemon=True).start()
         paths: list[str] = []
-        _serve(setup, paths)
+        heard: set[str] = set()
+        _serve(setup, paths, heard)
         done = subprocess.run(
             setup["argv"],
             env=setup["env"],
@@ -43,7 +45,8 @@ def main() -> None:
             timeout=120,
             check=False,
         )
-        print(json.dumps({"code": done.returncode, "names": names, "paths": paths, "out": done.stdout[-4000:]}))
+        found = {"code": done.returncode, "names": names, "paths": paths, "heard": sorted(heard)}
+        print(json.dumps({**found, "out": done.stdout[-4000:]}))
 
 
 def _loopback_up() -> None:
@@ -76,7 +79,7 @@ def _answer_names(server: socket.socket, names: list[str]) -> None:
         )
 
 
-def _serve(setup: dict[str, Any], paths: list[str]) -> None:
+def _serve(setup: dict[str, Any], paths: list[str], heard: set[str]) -> None:
     """The scripted provider below /anthropic on port 80; every other path is unknown."""
     import uvicorn
 
@@ -86,7 +89,17 @@ def _serve(setup: dict[str, Any], paths: list[str]) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         paths.append(scope["path"])
-        await provider({**scope, "path": scope["path"].removeprefix("/anthropic")}, receive, send)
+        body = b""
+
+        async def listened() -> Any:
+            nonlocal body
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                heard.update(word for word in setup["words"] if word.encode() in body)
+            return message
+
+        await provider({**scope, "path": scope["path"].removeprefix("/anthropic")}, listened, send)
 
     listener = socket.create_server(("127.0.0.1", 80))
     server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.projects import ROOT, claude_code_modules, missing
+from tests.hostile import Planted
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Situation
 from vestibule.agents.claude_code import SILENT, ClaudeCode
 from vestibule.core.labels import Integrity
@@ -30,8 +31,14 @@ def _namespaces() -> None:
         missing("Network namespaces cannot be made here")
 
 
-def _plant(work: Path) -> None:
-    """Files that steer Claude Code by lying in its folder."""
+def _plant(work: Path, *, everything: bool) -> Planted:
+    """Files that steer Claude Code by lying in its folder; with `everything` one for every entry of the list."""
+    found = Planted(f"{work}/obeyed")
+    if not everything:
+        found.files = {path: found.files[path] for path in ("CLAUDE.md", ".claude/rules/always.md")}
+    for path, text in found.files.items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(text)
     mark = f"echo obeyed >> {work}/obeyed"
     hook = [{"matcher": "*", "hooks": [{"type": "command", "command": mark}]}]
     settings = {
@@ -39,10 +46,11 @@ def _plant(work: Path) -> None:
         "hooks": dict.fromkeys(("SessionStart", "UserPromptSubmit", "Stop"), hook),
         "enableAllProjectMcpServers": True,
     }
-    (work / ".claude").mkdir()
+    # These two in their plainest form, which the program is known to obey when it looks at them.
     (work / ".claude/settings.json").write_text(json.dumps(settings))
     server = {"command": "sh", "args": ["-c", f"echo served >> {work}/obeyed; cat"]}
     (work / ".mcp.json").write_text(json.dumps({"mcpServers": {"planted": server}}))
+    return found
 
 
 def _run(tmp_path: Path, *, native: bool, silent: bool = True, planted: bool = False, plain: bool = False) -> Any:
@@ -63,8 +71,7 @@ def _run(tmp_path: Path, *, native: bool, silent: bool = True, planted: bool = F
     work.mkdir()
     for name, data in plan.home_files.items():
         (home / name).write_bytes(data)
-    if planted:
-        _plant(work)
+    words = _plant(work, everything=not plain).canaries if planted else []
     argv = [item.replace("/home/agent", str(home)) for item in plan.argv]
     if plain:
         argv = [*argv[: argv.index("--setting-sources")], "--dangerously-skip-permissions"]
@@ -75,6 +82,7 @@ def _run(tmp_path: Path, *, native: bool, silent: bool = True, planted: bool = F
         "env": {**env, "HOME": str(home), "PATH": "/usr/bin:/bin", "IS_SANDBOX": "1"},
         "cwd": str(work),
         "key": token,
+        "words": words,
         "script": {"version": 1, "turns": [{"text": "Nothing to do."}]},
     }
     path = tmp_path / "setup.json"
@@ -112,9 +120,11 @@ def test_planted_control_files_are_not_obeyed_even_where_they_are_seen(tmp_path:
     found = _run(tmp_path, native=native, planted=True)
     assert not (tmp_path / "work/obeyed").exists()
     assert set(found["names"]) == {MODELS_HOST, CONTEXT_HOST}
+    assert found["heard"] == [], "a planted text reached the model"
 
 
 def test_planted_control_files_are_obeyed_without_the_adapters_flags(tmp_path: Path) -> None:
     found = _run(tmp_path, native=True, planted=True, plain=True)
     assert {"obeyed", "served"} <= set((tmp_path / "work/obeyed").read_text().split())
     assert "elsewhere.example.com" in found["names"]
+    assert len(found["heard"]) == 2, "memory files of the folder are told to the model"
