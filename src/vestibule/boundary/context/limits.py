@@ -29,8 +29,8 @@ class ContextLimits:
     """The largest file that `apply_patch` changes."""
     search_file_bytes: int = 2 << 20
     """The largest file that `search_files` looks into."""
-    search_total_bytes: int = 64 << 20
-    """Of text that one search looks through."""
+    search_total_bytes: int = 256 << 20
+    """Of text that one search looks through, and that is kept in memory for the next one."""
     search_seconds: float = 10.0
     """Of one search."""
     search_hits: int = 200

@@ -1,56 +1,42 @@
 """Searching the files in scope, with bounded work whatever the query is.
 
 Rules it keeps:
-1. A literal search is a linear scan in this process.
-2. A regular expression comes from the agent and may take exponential time, so it runs in a process of
-   its own: no environment, no files, no privileges, limited memory and CPU time, killed at the deadline.
-   It is given texts and gives back line numbers; it never sees the workspace.
-3. Only files that the caller says are readable are opened.
+1. What is searched is a copy that nobody inside can reach (`texts`); no program ever runs in the agent's tree.
+2. A literal search is a linear scan in this process.
+3. A regular expression comes from the agent and may take exponential time, so it runs in a process of its own:
+   no environment, no files, no privileges, limited memory and CPU time, killed at the deadline with whatever it
+   started. It is given texts and gives back offsets; it never sees the workspace or a path.
+4. ripgrep, where it is installed, makes that process faster. It never changes what is found.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
-from vestibule.boundary.context.workspace import Workspace
-from vestibule.core.errors import DependencyDown, Refused
+from vestibule.boundary.context.texts import Snapshot, Texts, joined
+from vestibule.core.errors import DependencyDown
 from vestibule.core.text.sanitize import one_line
 
 LINE_SHOWN = 300
 """Characters of a matching line in the answer."""
 
-BINARY_PROBE = 8192
+RIPGREP = ("/usr/bin/rg", "/usr/local/bin/rg")
+"""Where ripgrep is looked for: places that only the system's owner writes to."""
 
-_WORKER = r"""
-import json, os, re, resource, sys
-for name, value in (("CPU", SECONDS), ("AS", 1 << 30), ("FSIZE", 0), ("NOFILE", 8), ("CORE", 0)):
-    resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
-if os.geteuid() == 0:
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-head = json.loads(sys.stdin.buffer.readline())
-try:
-    found = re.compile(head["pattern"])
-except (re.error, OverflowError, RecursionError, MemoryError) as error:
-    print(json.dumps({"error": str(error)[:200]})); sys.exit()
-hits = []
-for number, size in enumerate(head["sizes"]):
-    text = sys.stdin.buffer.read(size).decode("utf-8", "replace")
-    for at, line in enumerate(text.split("\n"), 1):
-        if found.search(line):
-            hits.append([number, at])
-            if len(hits) > head["limit"]:
-                break
-    if len(hits) > head["limit"]:
-        break
-print(json.dumps({"hits": hits}))
-"""
+_CHUNK = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,102 +55,152 @@ class Found:
     hits: tuple[Hit, ...]
     more: bool
     complete: bool
+    engine: str = "scan"
+    """What found them: `scan`, `python` or `ripgrep`."""
 
 
-def is_binary(data: bytes) -> bool:
-    """Whether a person would not call it text: a NUL near the beginning (as git decides)."""
-    return b"\0" in data[:BINARY_PROBE]
+Wanted = Callable[[str], bool]
+"""Whether a path that is shown anyway is to be searched."""
+
+_Ranges = list[tuple[int, int]]
 
 
-def search(workspace: Workspace, paths: Iterable[str], query: str, *, regex: bool, limits: ContextLimits) -> Found:
-    """Lines that hold `query`.
+def ripgrep() -> str | None:
+    """The ripgrep that is used, if one is installed."""
+    return next((path for path in RIPGREP if os.access(path, os.X_OK)), None)
+
+
+def search(
+    texts: Texts,
+    query: str,
+    *,
+    folder: str = "",
+    wanted: Wanted | None = None,
+    regex: bool,
+    limits: ContextLimits,
+    program: str | None = None,
+) -> Found:
+    """Lines that hold `query`, at or below `folder`, in files that are `wanted`. `program` is a ripgrep.
 
     Raises:
         NotDone: the expression is no expression, or takes too long.
+        DependencyDown: `search`, `workspace`, `openat2`.
     """
-    texts = _Texts(workspace, paths, limits)
-    if regex:
-        return _by_expression(texts, query, limits)
-    needle = query.encode("utf-8")
-    hits: list[Hit] = []
-    for path, data in texts:
-        if needle not in data and b"\n" not in needle:
-            continue
-        for at, line in enumerate(data.split(b"\n"), 1):
-            if needle in line:
-                if len(hits) == limits.search_hits:
-                    return Found(tuple(hits), more=True, complete=texts.complete)
-                hits.append(_hit(path, at, line))
-    return Found(tuple(hits), more=False, complete=texts.complete)
+    deadline = time.monotonic() + limits.search_seconds
+    snapshot = texts.snapshot(folder, deadline)
+    plain, odd = _ranges(snapshot, folder, wanted)
+    engine = "scan"
+    if not plain and not odd and not regex:
+        offsets: list[int] = []
+    elif regex:
+        offsets, engine = _by_expression(snapshot, plain, odd, query, limits, program)
+    else:
+        offsets = _by_text(snapshot, sorted([*plain, *odd]), query.encode("utf-8"), limits.search_hits + 1)
+    hits = tuple(_hit(snapshot, offset) for offset in offsets[: limits.search_hits])
+    return Found(hits, more=len(offsets) > len(hits), complete=snapshot.complete, engine=engine)
 
 
-def _hit(path: str, at: int, line: bytes) -> Hit:
-    return Hit(path, at, one_line(line[: LINE_SHOWN * 8].decode("utf-8", "replace").rstrip("\r"), LINE_SHOWN))
+def _ranges(snapshot: Snapshot, folder: str, wanted: Wanted | None) -> tuple[_Ranges, _Ranges]:
+    """The parts of the text that are searched: valid UTF-8, and what is none."""
+    if not folder and wanted is None:
+        return snapshot.plain, snapshot.odd
+    prefix = f"{folder}/" if folder else ""
+    return joined(
+        span
+        for path, span in snapshot.spans.items()
+        if (path.startswith(prefix) or path == folder) and (wanted is None or wanted(path))
+    )
 
 
-class _Texts:
-    """The readable text files in turn, within the limits. `complete` says whether all were given."""
-
-    def __init__(self, workspace: Workspace, paths: Iterable[str], limits: ContextLimits) -> None:
-        self.workspace = workspace
-        self.paths = paths
-        self.limits = limits
-        self.complete = True
-
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        left = self.limits.search_total_bytes
-        deadline = time.monotonic() + self.limits.search_seconds
-        for path in self.paths:
-            if left <= 0 or time.monotonic() > deadline:
-                self.complete = False
-                return
-            try:
-                data = self.workspace.read(path, limit=self.limits.search_file_bytes)
-            except NotDone as error:
-                self.complete = self.complete and error.code != "too_large"
+def _by_text(snapshot: Snapshot, ranges: _Ranges, needle: bytes, limit: int) -> list[int]:
+    """One offset for each of the first lines that hold `needle`. In chunks, so that other threads come in between."""
+    if b"\n" in needle:
+        return []
+    find = re.compile(re.escape(needle)).search
+    text = snapshot.text
+    offsets: list[int] = []
+    for begin, end in ranges:
+        at = begin
+        while at < end:
+            stop = min(end, at + _CHUNK)
+            match = find(text, at, min(end, stop + len(needle) - 1))
+            if match is None:
+                at = stop
                 continue
-            except DependencyDown:
-                raise
-            except Refused:
-                continue
-            left -= len(data)
-            if not is_binary(data):
-                yield path, data
+            offsets.append(match.start())
+            if len(offsets) == limit:
+                return offsets
+            at = _line_end(text, match.end(), end)
+    return offsets
 
 
-def _by_expression(texts: _Texts, pattern: str, limits: ContextLimits) -> Found:
-    files = list(texts)
-    head = {"pattern": pattern, "sizes": [len(data) for _, data in files], "limit": limits.search_hits}
-    blob = b"".join([json.dumps(head).encode(), b"\n", *(data for _, data in files)])
-    script = _WORKER.replace("SECONDS", str(max(1, int(limits.search_seconds))), 1)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-B", "-c", script],
-            input=blob,
-            capture_output=True,
-            env={},
-            cwd="/",
-            timeout=limits.search_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise _too_slow() from None
-    except OSError as error:
-        raise DependencyDown("search", "The search process could not be started.", fact=type(error).__name__) from error
-    if done.returncode != 0:
-        raise _too_slow()
-    answer = json.loads(done.stdout)
+def _line_end(text: Any, at: int, end: int) -> int:
+    """Where the next line begins."""
+    step = 1 << 10
+    while at < end:
+        found = text[at : min(end, at + step)].find(b"\n")
+        if found >= 0:
+            return int(at + found + 1)
+        at += step
+        step = 1 << 16
+    return end
+
+
+def _hit(snapshot: Snapshot, offset: int) -> Hit:
+    path, line, text = snapshot.place(offset)
+    return Hit(path, line, one_line(text[: LINE_SHOWN * 8].decode("utf-8", "replace").rstrip("\r"), LINE_SHOWN))
+
+
+@cache
+def _worker() -> str:
+    return Path(__file__).with_name("search_worker.py").read_text("utf-8")
+
+
+def _by_expression(  # noqa: PLR0917
+    snapshot: Snapshot, plain: _Ranges, odd: _Ranges, pattern: str, limits: ContextLimits, program: str | None
+) -> tuple[list[int], str]:
+    """The first offsets, and the engine that found them."""
+    head: dict[str, Any] = {"pattern": pattern, "limit": limits.search_hits + 1, "ranges": plain, "odd": odd}
+    if not plain and not odd:
+        answer = _ask_worker({**head, "text": -1, "source": -1, "ripgrep": None}, (), limits)
+    else:
+        # A description of its own: two processes that read one would move each other's offset.
+        source = os.open(f"/proc/self/fd/{snapshot.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            given = {**head, "text": snapshot.fd, "source": source, "ripgrep": program if plain else None}
+            answer = _ask_worker(given, (snapshot.fd, source), limits)
+        finally:
+            os.close(source)
     if "error" in answer:
         raise NotDone("expression", f"The query is no regular expression: {one_line(answer['error'])}.")
-    found = answer["hits"]
-    lines: dict[int, list[bytes]] = {}
-    hits = []
-    for number, at in found[: limits.search_hits]:
-        path, data = files[number]
-        if number not in lines:
-            lines = {number: data.split(b"\n")}
-        hits.append(_hit(path, at, lines[number][at - 1]))
-    return Found(tuple(hits), more=len(found) > limits.search_hits, complete=texts.complete)
+    return answer["hits"], answer["engine"]
+
+
+def _ask_worker(head: dict[str, Any], descriptors: tuple[int, ...], limits: ContextLimits) -> dict[str, Any]:
+    seconds = max(1, int(limits.search_seconds))
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", "-c", _worker(), str(seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise DependencyDown("search", "The search process could not be started.", fact=type(error).__name__) from error
+    try:
+        out, _ = process.communicate(json.dumps(head).encode(), timeout=limits.search_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
+        process.communicate()
+        raise _too_slow() from None
+    if process.returncode != 0:
+        raise _too_slow()
+    answer: dict[str, Any] = json.loads(out)
+    return answer
 
 
 def _too_slow() -> NotDone:

@@ -21,7 +21,9 @@ from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
 from vestibule.boundary.context.rights import Rights
 from vestibule.boundary.context.rules import Ask, Call
-from vestibule.boundary.context.search import is_binary, search
+from vestibule.boundary.context.search import ripgrep, search
+from vestibule.boundary.context.texts import Texts, is_binary
+from vestibule.boundary.context.tree import Item, Tree
 from vestibule.boundary.context.wire.filters import BadFilter, Filter, parse_filter
 from vestibule.boundary.context.wire.patch import DoesNotApply
 from vestibule.boundary.context.workspace import Change, Entry, Workspace
@@ -61,6 +63,8 @@ class Toolbox:
     ) -> None:
         """`report` keeps what the agent reports; None: there is nobody to report to."""
         self.workspace = workspace
+        self.tree = Tree(workspace, rights)
+        self.texts = Texts(workspace, self.tree, limits)
         self.report = report
         self.rights = rights
         self.briefing = briefing
@@ -149,13 +153,15 @@ class Toolbox:
 
     # reading
 
-    def _entries(self, call: Call) -> Iterator[Entry]:
+    def _entries(self, call: Call) -> Iterator[Entry | Item]:
         """Readable files and links at or below the call's path, through its glob."""
         path = call.arguments.get("path", "")
         wanted = _filter(call)
         at = self.workspace.entry(path) if path else None
-        for item in [at] if at is not None else self.workspace.walk(path):
-            if self.rights.readable(item.path) and (wanted is None or wanted.matches(item.path)):
+        if at is not None and not self.rights.readable(path):
+            return
+        for item in [at] if at is not None else self.tree.items(path):
+            if wanted is None or wanted.matches(item.path):
                 yield item
 
     def _list_files(self, call: Call) -> Answer:
@@ -203,17 +209,21 @@ class Toolbox:
             notes.append(f"These are lines {first} to {end} of {len(lines)}.")
         if end < last:
             notes.append(f"Go on with start_line={end + 1}.")
+        if self.rights.in_part(path):
+            notes.append("This is a view of the file, made for this task: it shows a part, and is read-only.")
         notes.extend(_hidden_note(part, first))
         return Answer((part, " ".join(notes)) if notes else (part,), details={"bytes": len(part.encode())})
 
     def _search_files(self, call: Call) -> Answer:
-        paths = (item.path for item in self._entries(call) if item.kind == "file")
+        wanted = _filter(call)
         found = search(
-            self.workspace,
-            paths,
+            self.texts,
             call.arguments["query"],
+            folder=call.arguments.get("path", ""),
+            wanted=wanted.matches if wanted is not None else None,
             regex=call.arguments.get("regex", False),
             limits=self.limits,
+            program=ripgrep(),
         )
         notes = []
         if found.more:
@@ -221,7 +231,9 @@ class Toolbox:
         if not found.complete:
             notes.append("Some files were too large, or too many, to be searched; give a path or a glob.")
         text = "\n".join(f"{hit.path}:{hit.line}: {hit.text}" for hit in found.hits) or "No line matches."
-        return Answer((text, " ".join(notes)) if notes else (text,), details={"hits": len(found.hits)})
+        return Answer(
+            (text, " ".join(notes)) if notes else (text,), details={"hits": len(found.hits), "engine": found.engine}
+        )
 
     # writing
 

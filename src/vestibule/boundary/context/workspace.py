@@ -22,7 +22,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,6 +40,13 @@ MAX_VISITED = 200_000
 
 _CHUNK = 1 << 20
 
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+"""Opening a pipe must not wait for a writer that never comes."""
+
+_KIND, _FOLDER = 0o170000, stat.S_IFDIR
+
+_NO_FOLDER = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENAMETOOLONG))
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -49,6 +56,15 @@ class Entry:
     kind: Literal["file", "link"]
     size: int
     target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """One folder of a walk: its path, an open descriptor, and the names in it that are no folders."""
+
+    folder: str
+    fd: int
+    names: list[tuple[str, os.stat_result]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +131,8 @@ class Workspace:
             Refused: `path.link`, `path.hard_link`, `path.kind`.
             DependencyDown: `workspace`, `openat2`.
         """
-        # O_NONBLOCK: opening a pipe must not wait for a writer that never comes.
-        with self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
-            found = check_regular(path, os.fstat(fd))
-            if found.st_size > limit:
-                raise NotDone(
-                    "too_large", f"{path} has {found.st_size} bytes; this tool reads files of at most {limit} bytes."
-                )
-            parts: list[bytes] = []
-            left = limit + 1
-            while left > 0 and (part := os.read(fd, min(_CHUNK, left))):
-                parts.append(part)
-                left -= len(part)
-            if left <= 0:
-                raise NotDone("too_large", f"{path} grew past {limit} bytes while it was read.")
-            return b"".join(parts)
+        with self._open(path, _READING) as fd:
+            return _all(fd, path, check_regular(path, os.fstat(fd)), limit)
 
     def entry(self, path: str) -> Entry | None:
         """The regular file at `path`, None when there is none."""
@@ -142,39 +145,90 @@ class Workspace:
             return None
         return Entry(path, "file", found.st_size)
 
-    def walk(self, folder: str = "") -> Iterator[Entry]:
-        """Every file and symbolic link below `folder`, in order of path; folders named `.git` are left out.
+    def scan(self, folder: str, enter: Callable[[str], bool]) -> Iterator[Scanned]:
+        """`folder` and the folders below it that `enter` lets in, with what is in each that is no folder.
 
-        Names without a safe normal form are left out: no tool could name them. A folder that is not
-        there, or is no folder, has no entries.
+        Folders named `.git`, and names without a safe normal form, are left out: no tool could name them. A folder that
+        is not there, or is no folder, has nothing in it. A step's descriptor is closed by the next.
         """
-        budget = [MAX_VISITED]
-        yield from self._walk(folder, 0, budget)
+        root, budget, waiting = self._alive(), MAX_VISITED, [folder]
+        while waiting and budget > 0:
+            here = waiting.pop()
+            try:
+                fd = open_beneath(root, here or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno in _NO_FOLDER:
+                    continue
+                raise
+            try:
+                names: list[tuple[str, os.stat_result]] = []
+                deeper: list[str] = []
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        budget -= 1
+                        if budget < 0:
+                            break
+                        try:
+                            found = entry.stat(follow_symlinks=False)
+                        except OSError:  # gone meanwhile
+                            continue
+                        if found.st_mode & _KIND == _FOLDER:
+                            deeper.append(entry.name)
+                        else:
+                            names.append((entry.name, found))
+                yield Scanned(here, fd, names)
+            finally:
+                os.close(fd)
+            if here.count("/") < MAX_DEPTH - 1:
+                below = (f"{here}/{name}" if here else name for name in sorted(deeper, reverse=True))
+                waiting.extend(path for path in below if is_normal(path) and enter(path))
 
-    def _walk(self, folder: str, depth: int, budget: list[int]) -> Iterator[Entry]:
-        root = self._alive()
+    def link_target(self, folder: int, name: str) -> str:
+        """What the link `name` in an open folder says; empty when it is none, or no text."""
         try:
-            fd = open_beneath(root, folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+            target = os.readlink(name, dir_fd=folder)
+            target.encode("utf-8")
+        except (OSError, UnicodeEncodeError):
+            return ""
+        return target
+
+    def open_folder(self, path: str) -> int:
+        """A descriptor of a folder, for `read_in`; -1 when there is none. The caller closes it.
+
+        Raises:
+            DependencyDown: `workspace`, `openat2`.
+        """
+        try:
+            return open_beneath(self._alive(), path or ".", os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENAMETOOLONG):
-                return
-            raise
-        names: list[tuple[str, bool, Entry | None]] = []
+            found = explained(path, error)
+            if isinstance(found, DependencyDown):
+                raise found from error
+            return -1
+
+    def read_in(self, folder: int, path: str, *, limit: int) -> tuple[bytes, os.stat_result]:
+        """As `read`, for a file in a folder that is open; with what the system said of it before it was read."""
         try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    budget[0] -= 1
-                    if budget[0] < 0:
-                        break
-                    names.append((entry.name, *_look(fd, folder, entry)))
+            fd = open_beneath(folder, path.rpartition("/")[2], _READING)
+        except OSError as error:
+            raise explained(path, error) from error
+        try:
+            found = check_regular(path, os.fstat(fd))
+            return _all(fd, path, found, limit), found
         finally:
             os.close(fd)
-        for name, is_folder, found in sorted(names, key=lambda item: item[0]):
-            if is_folder and depth < MAX_DEPTH:
-                with contextlib.suppress(PathRefused):
-                    yield from self._walk(normalise_path(f"{folder}/{name}".lstrip("/")), depth + 1, budget)
-            elif found is not None:
-                yield found
+
+    def walk(self, folder: str = "") -> Iterator[Entry]:
+        """Every file and symbolic link below `folder`, folder by folder."""
+        for step in self.scan(folder, lambda _: True):
+            for name, found in sorted(step.names, key=lambda item: item[0]):
+                path = f"{step.folder}/{name}" if step.folder else name
+                if not is_normal(path):
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    yield Entry(path, "file", found.st_size)
+                elif stat.S_ISLNK(found.st_mode):
+                    yield Entry(path, "link", found.st_size, self.link_target(step.fd, name))
 
     # writing
 
@@ -340,17 +394,25 @@ class Workspace:
             os.close(fd)
 
 
-def _look(fd: int, folder: str, entry: os.DirEntry[str]) -> tuple[bool, Entry | None]:
-    """Whether the entry is a folder to enter, and what to report of it."""
+def is_normal(path: str) -> bool:
+    """Whether a path is its own normal form."""
     try:
-        path = normalise_path(f"{folder}/{entry.name}".lstrip("/"))
-        found = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):
-            return True, None
-        if stat.S_ISREG(found.st_mode):
-            return False, Entry(path, "file", found.st_size)
-        if stat.S_ISLNK(found.st_mode):
-            return False, Entry(path, "link", found.st_size, os.readlink(entry.name, dir_fd=fd))
-    except (PathRefused, OSError):
-        pass
-    return False, None
+        return normalise_path(path) == path
+    except PathRefused:
+        return False
+
+
+def _all(fd: int, path: str, found: os.stat_result, limit: int) -> bytes:
+    if found.st_size > limit:
+        raise NotDone("too_large", f"{path} has {found.st_size} bytes; this tool reads files of at most {limit} bytes.")
+    first = os.read(fd, min(_CHUNK, limit + 1))
+    if len(first) < _CHUNK and len(first) == found.st_size and not os.read(fd, 1):
+        return first
+    parts = [first]
+    left = limit + 1 - len(first)
+    while left > 0 and (part := os.read(fd, min(_CHUNK, left))):
+        parts.append(part)
+        left -= len(part)
+    if left <= 0:
+        raise NotDone("too_large", f"{path} grew past {limit} bytes while it was read.")
+    return b"".join(parts)
