@@ -149,6 +149,11 @@ class Scope(Noun):
         """Whether a normalised path may be changed. Protected paths are judged apart."""
         return self._in(path, "write", self.write, self.granted_write)
 
+    def within(self, files: tuple[str, ...]) -> Scope:
+        """The scope of a task whose spec limits itself to `files`; the same when it names none. Never wider."""
+        own = (Bound(by="spec", read=files, write=files),) if files else ()
+        return self.model_copy(update={"bounds": (*(item for item in self.bounds if item.by != "spec"), *own)})
+
     def _in(self, path: str, kind: Literal["read", "write"], own: tuple[str, ...], granted: tuple[str, ...]) -> bool:
         if not self._bounded(path, kind, "organisation"):
             return False

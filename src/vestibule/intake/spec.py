@@ -6,6 +6,7 @@ Rules it keeps:
 2. Nothing is hidden: characters, comments and elements that a reader would not see are written out, and a
    notice says what was found. Nothing is fetched.
 3. Everything is bounded, and what was cut is said.
+4. `files` narrows what the role allows. What of it cannot be read is an error: dropping it would widen the scope.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from vestibule.config.strict_yaml import Document
 from vestibule.core.canonical import digest_bytes
 from vestibule.core.errors import ConfigError
 from vestibule.core.model import Spec, Ticket
+from vestibule.core.text.globs import ImpossibleGlob, check_glob
 from vestibule.core.text.sanitize import find_hidden, one_line, show_hidden
 from vestibule.intake.markdown import Reading, read_markdown
 from vestibule.intake.ticket import take_apart
@@ -40,7 +42,8 @@ def specify(ticket: Ticket) -> Spec:
     """The spec of a ticket. Pure and deterministic.
 
     Raises:
-        ConfigError: the ticket's YAML is not valid, or a field has another type (exit 2, with file and line).
+        ConfigError: the ticket's YAML is not valid, a field has another type, or `files` an impossible glob (exit 2,
+            with file and line).
     """
     parts = take_apart(ticket)
     notices: list[str] = []
@@ -60,6 +63,7 @@ def specify(ticket: Ticket) -> Spec:
         requirements=_items(requirements, "requirements", notices),
         acceptance=_items(acceptance, "acceptance criteria", notices),
         components=_items(fields["components"], "components", notices),
+        files=tuple(dict.fromkeys(fields["files"])),
         notices=_notices(notices),
         ticket_digest=digest_bytes(ticket.text.encode("utf-8")),
         integrity=ticket.integrity,
@@ -67,12 +71,20 @@ def specify(ticket: Ticket) -> Spec:
 
 
 def _fields(document: Document | None, notices: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"title": [], "requirements": [], "acceptance": [], "components": []}
+    found: dict[str, list[str]] = {
+        "title": [],
+        "requirements": [],
+        "acceptance": [],
+        "components": [],
+        "files": [],
+    }
     if document is None:
         return found
     governing: list[str] = []
     for key, value in document.value.items():
-        if key in found:
+        if key == "files":
+            found[key] = _globs(document, value)
+        elif key in found:
             found[key] = _strings(document, key, value)
         elif key in ("body", "description"):
             if value is not None and not isinstance(value, str):
@@ -104,6 +116,31 @@ def _strings(document: Document, key: str, value: object) -> list[str]:
     if key == "title" and len(items) > 1:
         raise ConfigError("'title' is one text", where=document.where((key,)))
     return [str(item) for item in items]
+
+
+def _globs(document: Document, value: object) -> list[str]:
+    """Globs that are possible, folders written as everything below them."""
+    items = _strings(document, "files", value)
+    if not items or len(items) > MAX_ITEMS:
+        raise ConfigError(
+            f"'files' names 1 to {MAX_ITEMS} paths or globs",
+            where=document.where(("files",)),
+            next_step="Name what the ticket is limited to, or leave 'files' out.",
+        )
+    found = []
+    for number, item in enumerate(items):
+        text = item + "**" if item.endswith("/") else item
+        try:
+            check_glob(text)
+        except ImpossibleGlob as error:
+            place = ("files", number) if isinstance(value, list) else ("files",)
+            raise ConfigError(
+                f"{one_line(str(error))}",
+                where=document.where(place),
+                next_step="A ticket's 'files' are paths or globs relative to the repository, such as src/app/**.",
+            ) from None
+        found.append("/".join(part for part in text.split("/") if part not in ("", ".")))
+    return found
 
 
 def _bounded(text: str, notices: list[str]) -> str:

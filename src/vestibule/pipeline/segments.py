@@ -90,6 +90,7 @@ class Segments:
             run,
             state=State.SPECIFIED,
             spec=spec,
+            scope=record.scope.within(spec.files),
             policy_digest=self.services.policy(record.repo, record.base_commit).digest,
             timings=record.timings.model_copy(update={"intake": clock.elapsed_ms(started)}),
         )

@@ -336,3 +336,19 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 def test_the_same_ticket_gives_the_same_spec() -> None:
     assert spec_of(TICKET) == spec_of(TICKET)
+
+
+def test_files_of_a_ticket_are_globs_of_its_spec() -> None:
+    spec = spec_of("title: T\nfiles: [src/app/, ./tests//test_app.py, 'docs/*.md']\n", "t.yaml")
+    assert spec.files == ("src/app/**", "tests/test_app.py", "docs/*.md")
+    assert spec_of("---\nfiles: src/**\n---\n# T\n", "t.md").files == ("src/**",)
+    assert spec_of("# T\n\nfiles: src/**\n", "t.md").files == ()
+
+
+@pytest.mark.parametrize(
+    "files", ["[../x]", "[/etc/*]", "['!src/**']", "[.git/**]", "[]", "", "''", "3", "[src, 3]", "{a: b}"]
+)
+def test_files_that_cannot_be_read_are_an_error_and_never_dropped(files: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        spec_of(f"title: T\nfiles: {files}\n", "t.yaml")
+    assert "t.yaml:2" in str(caught.value)

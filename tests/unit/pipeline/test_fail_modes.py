@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from vestibule.boundary.context.limits import ContextLimits
+from vestibule.boundary.context.rights import Rights
 from vestibule.boundary.context.search import search
+from vestibule.boundary.context.texts import Texts
+from vestibule.boundary.context.tree import Tree
 from vestibule.boundary.context.workspace import Workspace
 from vestibule.core.errors import DependencyDown
+from vestibule.core.model import Scope
 from vestibule.pipeline.fail_modes import FAIL_MODES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,8 +68,10 @@ def test_search_without_its_process_is_refused(tmp_path: Path, monkeypatch: pyte
     def broken(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(subprocess, "run", broken)
+    limits = ContextLimits()
+    texts = Texts(files, Tree(files, Rights(Scope(read=("**",), write=()))), limits)
+    monkeypatch.setattr(subprocess, "Popen", broken)
     with pytest.raises(DependencyDown) as caught:
-        search(files, ["a.py"], "o.e", regex=True, limits=ContextLimits())
+        search(texts, "o.e", regex=True, limits=limits)
     assert caught.value.name == "search"
     files.close()
