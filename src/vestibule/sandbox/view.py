@@ -104,6 +104,9 @@ def _parts(git: Git, entries: Sequence[TreeEntry], scope: Scope) -> dict[str, by
             part = projection.project(data, entry.path, rules)
         except projection.CannotProject:
             continue
+        if part == data:
+            del found[entry.path]  # all of it is shown, so it is no part
+            continue
         total += len(part)
         if total <= MAX_PARTS:
             found[entry.path] = part

@@ -88,8 +88,24 @@ def test_toml_ini_and_environment_files() -> None:
 def test_comments_and_anchors_never_pass() -> None:
     text = f"a: &x 1 # {SECRET}\nb: {{c: *x}}\n# {SECRET}\n"
     assert yaml.safe_load(shown("a.yaml", text, rule("fields", "b"))) == {"b": {"c": 1}}
-    assert SECRET not in shown("a.yaml", text, rule("redacted"))
-    assert SECRET not in shown("a.toml", f"a = 1 # {SECRET}\n", rule("redacted"))
+    assert SECRET not in shown("a.yaml", f"m: a@example.com\n{text}", rule("redacted"))
+    assert SECRET not in shown("a.toml", f"m = 'a@example.com' # {SECRET}\n", rule("redacted"))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("a.json", '{ "a":1 }'),
+        ("a.yaml", "a: 1 # why\n"),
+        ("a.csv", "a, b\n1,2\n"),
+        ("a.py", "x = 1\n"),
+        (".env", "#c\nA=1\n"),
+    ],
+)
+def test_a_redacted_view_with_nothing_to_replace_is_the_file_itself(path: str, text: str) -> None:
+    assert shown(path, text, rule("redacted")) == text
+    if path in ("a.yaml", ".env", "a.py"):
+        assert "example.com" not in shown(path, f"{text}# ask ada@example.com\n", rule("redacted"))
 
 
 LEAVES = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.text(max_size=8)

@@ -7,13 +7,15 @@ Rules it keeps:
    it, both hold: only what each of them shows is shown. A schema shows the least.
 3. The result has the file's own format where it holds values. A schema is a JSON document (JSON Schema 2020-12), and
    so is the header of a DICOM file (the DICOM JSON model, PS3.18 annex F).
-4. The same file and rules give the same bytes.
+4. A redacted view that has nothing to replace is the file itself, byte by byte. Everything else is a part, whose bytes
+   differ from the file's, or happen to be all of it.
+5. The same file and rules give the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from vestibule.core.model import ViewRule
@@ -95,7 +97,11 @@ def _document(kind: Kind, tree: Tree, data: bytes, rules: Sequence[ViewRule]) ->
         tree = select(tree, item.fields)
     if any(item.show == "schema" for item in rules):
         return _schema(shape_of(tree).schema(), records=kind == "jsonl")
-    tree = redact(tree, _kinds(rules))
+    kinds = _kinds(rules)
+    shown = redact(tree, kinds)
+    if _unchanged(data, kinds, rules) and shown == tree:
+        return data
+    tree = shown
     return formats.write(kind, tree, like=data)
 
 
@@ -116,8 +122,20 @@ def _table(kind: Kind, records: Tree, data: bytes, rules: Sequence[ViewRule]) ->
     if any(item.show == "header" for item in rules):
         records = []
     kinds = _kinds(rules)
+    if _unchanged(data, kinds, rules) and redact(records, kinds) == records:
+        return data
     names = [redact_text(name, kinds) for name in columns]
     return formats.write_table(kind, names, redact(records, kinds), data)
+
+
+def _unchanged(data: bytes, kinds: Collection[str], rules: Sequence[ViewRule]) -> bool:
+    """Whether nothing in the text, comments too, is to be replaced, and nothing else is asked."""
+    from vestibule.core.projection.redact import redact_lines
+
+    if any(item.show != "redacted" or item.fields for item in rules):
+        return False
+    text = text_of(data)
+    return redact_lines(text, kinds) == text
 
 
 def _schema(found: dict[str, object], *, records: bool) -> bytes:

@@ -3,7 +3,7 @@
 Rules it keeps:
 1. Strict: what another reader might take for something else (a key twice, ragged rows, a second document) cannot be
    shown in part at all.
-2. What is shown is written anew from the values that were chosen: comments, spaces and anchors never pass.
+2. What is written is written anew from the values that were chosen: comments, spaces and anchors never pass.
 """
 
 from __future__ import annotations
@@ -228,9 +228,10 @@ def delimiter_of(kind: Kind, text: str) -> str:
 def _table(kind: Kind) -> Callable[[str], Tree]:
     def parse_table(text: str) -> Tree:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(kind, text), strict=True)
-        columns = next(rows, None)
-        if columns is None:
+        first = next(rows, None)
+        if first is None:
             return []
+        columns = [name.strip() for name in first]
         if len(set(columns)) != len(columns) or not all(_COLUMN.match(name) for name in columns):
             raise CannotProject("The table's first row does not name its columns.")
         records = []
@@ -250,7 +251,8 @@ def _table(kind: Kind) -> Callable[[str], Tree]:
 def columns_of(kind: Kind, data: bytes) -> list[str]:
     """The names in a table's first row; `parse` has checked them."""
     text = text_of(data)
-    return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(kind, text), strict=True), [])
+    first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(kind, text), strict=True), [])
+    return [name.strip() for name in first]
 
 
 def write_table(kind: Kind, columns: Sequence[str], records: Sequence[dict[str, Any]], like: bytes) -> bytes:
