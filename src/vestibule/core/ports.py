@@ -79,7 +79,8 @@ class Limits(Noun):
 class SandboxSpec(Noun):
     """One sandbox: what is mounted, what runs, which listeners exist inside.
 
-    `names` are host names that get a loopback address and a listener each inside (port 80).
+    `names` are host names that get a loopback address and a listener each inside (port 80). `endpoints` (host, port)
+    get one listener each, and each host an address of its own. `resolver`: port 53 inside is answered from outside.
     `env` is the whole environment; nothing is inherited.
     """
 
@@ -90,6 +91,8 @@ class SandboxSpec(Noun):
     mounts: tuple[Mount, ...] = ()
     home_files: dict[str, bytes] = {}
     names: tuple[str, ...] = ()
+    endpoints: tuple[tuple[str, int], ...] = ()
+    resolver: bool = False
     limits: Limits = Limits()
 
 
@@ -107,6 +110,10 @@ class SandboxResult(Noun):
     walls: WallsReport
 
 
+RESOLVER = ("resolver/udp", "resolver/tcp")
+"""Keys of `RunningSandbox.listeners` for DNS: a datagram socket and a listener on 127.0.0.1:53 inside."""
+
+
 class RunningSandbox(Protocol):
     """A sandbox whose namespaces exist; the program starts at `go()`.
 
@@ -119,7 +126,11 @@ class RunningSandbox(Protocol):
 
     @property
     def listeners(self) -> Mapping[str, socket.socket]:
-        """Listening sockets inside the namespace, by name, accepted outside."""
+        """Sockets inside the namespace, served outside: listeners by name, by `host:port`, and `RESOLVER`'s two."""
+        ...
+
+    def listen(self, address: str, port: int) -> socket.socket:
+        """One more listener inside, on a loopback address. Raises `DependencyDown("sandbox")`."""
         ...
 
     def connect(self, name: str) -> socket.socket:

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from vestibule.core.errors import ConfigError, DependencyDown, UsageError
-from vestibule.core.ports import Limits, SandboxSpec
+from vestibule.core.ports import RESOLVER, Limits, SandboxSpec
 from vestibule.core.text.names import NameRefused, canonical_host, inside_address
 from vestibule.sandbox.local import argv, etc, limits, seccomp, tools
 
+MAX_SOCKETS = 240
+"""What one message of descriptors carries (unix(7), SCM_MAX_FD 253)."""
+
+PORT = 80
 _NATIVE = Path(__file__).resolve().parent.parent / "native"
 _PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 
@@ -42,7 +46,8 @@ def draw(
     except seccomp.UnknownArchitecture as error:
         raise DependencyDown("sandbox", f"There is no seccomp filter for this architecture ({error}).") from None
     _check_texts(spec)
-    addresses = _addresses(spec.names)
+    hosts = tuple(dict.fromkeys(host for host, _ in spec.endpoints))
+    addresses = _addresses((*spec.names, *hosts))
     system, links = _system()
     plan = {
         "argv": spec.argv,
@@ -52,7 +57,7 @@ def draw(
         "links": links,
         "tools": tool_binds,
         "mounts": _mounts(spec, forbidden),
-        "etc_files": {path: data.hex() for path, data in etc.files(addresses).items()},
+        "etc_files": {path: data.hex() for path, data in etc.files(addresses, dns=spec.resolver).items()},
         "home_files": {_home_path(path): data.hex() for path, data in spec.home_files.items()},
         "tmp_bytes": min(1 << 30, max(1 << 20, spec.limits.memory_bytes // 4)),
     }
@@ -67,7 +72,8 @@ def draw(
         "landlock": True,
         "notify": True,
         "machine": machine,
-        "addresses": addresses,
+        "addresses": {name: addresses[canonical_host(name)] for name in spec.names},
+        "sockets": _sockets(spec, addresses),
         "ceilings": _ceilings(spec.limits)._asdict(),
         "wall_seconds": spec.limits.wall_seconds,
         "disk": next((str(mount.source) for mount in spec.mounts if mount.write), None),
@@ -114,6 +120,22 @@ def _addresses(names: tuple[str, ...]) -> dict[str, str]:
             found[canonical_host(name)] = inside_address(position)
         except (NameRefused, ValueError) as error:
             raise UsageError(f"A sandbox cannot have the name {name!r}.", why=str(error)) from None
+    return found
+
+
+def _sockets(spec: SandboxSpec, addresses: dict[str, str]) -> list[tuple[str, str, str, int]]:
+    """(key, kind, address, port) of every socket inside, in the order in which they come out."""
+    found = [(name, "tcp", addresses[canonical_host(name)], PORT) for name in spec.names]
+    for host, port in dict.fromkeys(spec.endpoints):
+        if not 0 < port < 65536:
+            raise UsageError(f"{host}:{port} has no usable port.")
+        found.append((f"{canonical_host(host)}:{port}", "tcp", addresses[canonical_host(host)], port))
+    if spec.resolver:
+        found += [(key, kind, "127.0.0.1", 53) for key, kind in zip(RESOLVER, ("udp", "tcp"), strict=True)]
+    if len(found) > MAX_SOCKETS:
+        raise UsageError(f"A sandbox has at most {MAX_SOCKETS} names with ports, and {len(found)} were asked for.")
+    if len({item[2:] for item in found if item[1] == "tcp"}) != sum(item[1] == "tcp" for item in found):
+        raise UsageError("Two names of a sandbox share an address and a port.")
     return found
 
 

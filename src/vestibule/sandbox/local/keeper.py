@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Keeper:
         uid = os.geteuid()  # asked before we move: inside the sandbox's user namespace it reads otherwise
         self._all_new(own)  # before anything is bound in a network that might be the host's
         listeners.enter_network(self.inside, privileged=uid == 0)
-        opened = {name: listeners.listen(address) for name, address in self.config["addresses"].items()}
+        opened = {key: listeners.listen(address, port, kind) for key, kind, address, port in self.config["sockets"]}
         facts = self._settled(deadline)
         self._all_new(own)  # mounts and users change once more while bubblewrap furnishes the root
         if facts.get("NoNewPrivs") != "1":
@@ -226,15 +227,21 @@ class Keeper:
                 self.reason = "killed"
                 return False
             case "connect":
-                self._connect(str(message.get("name")))
+                self._hand_out(lambda: self._connected(str(message.get("name"))))
+            case "listen":
+                self._hand_out(lambda: listeners.listen(str(message["address"]), int(message["port"])))
             case "probe":
                 wire.send(self.control, {"reply": listeners.probe_egress()})
         return True
 
-    def _connect(self, name: str) -> None:
-        address = self.config["addresses"].get(name)
+    def _connected(self, name: str) -> socket.socket:
+        """A client socket from inside to a listener of ours."""
+        address, port = next((item[2], item[3]) for item in self.config["sockets"] if item[0] == name)
+        return listeners.connect(address, port)
+
+    def _hand_out(self, make: Callable[[], socket.socket]) -> None:
         try:
-            sock = listeners.connect(address)
+            sock = make()
         except OSError as error:
             wire.send(self.control, {"reply": {}, "error": error.strerror or str(error)})
             return

@@ -51,22 +51,27 @@ def enter_network(pid: int, *, privileged: bool) -> None:
         os.close(net)
 
 
-def listen(address: str) -> socket.socket:
-    """A listener there, port 80. The loopback interface may still be coming up."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((address, PORT))
-    sock.listen(256)
+def listen(address: str, port: int = PORT, kind: str = "tcp") -> socket.socket:
+    """A listener there, or a datagram socket (`udp`). The loopback interface may still be coming up."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        if kind == "tcp":
+            sock.listen(256)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
-def connect(address: str) -> socket.socket:
+def connect(address: str, port: int = PORT) -> socket.socket:
     """A client socket from inside. The kernel completes it; nobody has to accept yet."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.settimeout(2)
-        sock.connect((address, PORT))
+        sock.connect((address, port))
         sock.setblocking(True)
     except OSError:
         sock.close()

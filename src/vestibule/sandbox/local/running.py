@@ -121,6 +121,10 @@ class Running:
         _, fds = self._ask({"op": "connect", "name": name})
         return socket.socket(fileno=fds[0])
 
+    def listen(self, address: str, port: int) -> socket.socket:
+        _, fds = self._ask({"op": "listen", "address": address, "port": port})
+        return socket.socket(fileno=fds[0])
+
     def probe_egress(self) -> dict[str, str]:
         message, _ = self._ask({"op": "probe"})
         return {str(key): str(value) for key, value in message["reply"].items()}
@@ -137,7 +141,7 @@ class Running:
                 raise DependencyDown("sandbox", "The sandbox ended or does not answer.") from None
             finally:
                 self._reply = None
-        if "error" in message or (request["op"] == "connect" and not fds):
+        if "error" in message or (request["op"] in ("connect", "listen") and not fds):
             wire.close_all(fds)
             raise DependencyDown("sandbox", "A listener inside the sandbox cannot be reached.", fact=message["error"])
         return message, fds
