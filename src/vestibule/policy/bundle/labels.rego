@@ -6,6 +6,12 @@ trusted if input.labels.integrity in {"operator", "member"}
 
 public if input.labels.confidentiality == "public"
 
+# Both halves are there and are words that we know.
+labelled if {
+	input.labels.integrity in {"operator", "member", "outsider", "web"}
+	input.labels.confidentiality in {"public", "internal", "secret"}
+}
+
 outward if {
 	upstream_call
 	not input.facts.outward == false
@@ -40,6 +46,14 @@ hold contains "labels.rule_of_two" if {
 	not trusted
 	not public
 	not stays_inside
+	not approved
+}
+
+# An effect of a run about which nobody knows what it has read.
+hold contains "labels.rule_of_two" if {
+	input.action in {"context.call"}
+	outward
+	not labelled
 	not approved
 }
 
