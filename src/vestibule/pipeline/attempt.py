@@ -27,6 +27,7 @@ from vestibule.core.base import Noun
 from vestibule.core.errors import AgentFailed, DependencyDown, Refused
 from vestibule.core.instructions import Instruction
 from vestibule.core.labels import Label
+from vestibule.core.labels import label_of_all as label_of_files
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.refusal import Refusal
@@ -40,6 +41,7 @@ from vestibule.pipeline.instructions import as_details, instructions_of, label_o
 from vestibule.pipeline.live_scope import LiveScope
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
+from vestibule.pipeline.run_label import recorded_label, view_details
 from vestibule.pipeline.services import Services
 from vestibule.pipeline.transcripts import keep, transcript_of
 from vestibule.sandbox.removal import remove_tree
@@ -146,7 +148,7 @@ class Attempt:
         living.callback(stop.set)
         threading.Thread(target=self._renew, args=(tokens, stop), name="lease", daemon=True).start()
         sandbox_ms = clock.elapsed_ms(started)
-        return view, walls, sandbox_ms, self._run_agent(sandbox)
+        return view, walls, sandbox_ms, self._run_agent(sandbox, view)
 
     # --- before -------------------------------------------------------------------------------------------
 
@@ -155,6 +157,13 @@ class Attempt:
 
         source = source_of(self.services, self.record)
         view = project(source, start_commit(self.services, self.record), self.record.scope)
+        # Every file of the view is in the sandbox, and no gateway sees a native program read it.
+        self.crossing.labels.join(label_of_files((file.path for file in view.files), self.record.scope.labels))
+        if self.record.attempt > 1:
+            self.crossing.labels.join(recorded_label(self.services, self.record))
+        if view.unshowable:
+            count = len(view.unshowable)
+            self.services.say(f"{count} file(s) are left out: no part of them can be shown as a view asks.")
         materialise(source, view, self.workspace, uid=self.services.sandbox.workspace_uid(self.record.id))
         return view
 
@@ -182,16 +191,16 @@ class Attempt:
             run=self.record.id,
             argv=plan.argv,
             env=plan.env,
-            mounts=(*self._workspace_mounts(view), *plan.mounts),
+            mounts=(*self._workspace_mounts(view, begun=False), *plan.mounts),
             home_files=plan.home_files,
             names=self.network.names,
             limits=self._limits(self.record.budget.minutes * 60),
         )
 
-    def _workspace_mounts(self, view: View) -> tuple[Mount, ...]:
+    def _workspace_mounts(self, view: View, *, begun: bool) -> tuple[Mount, ...]:
         from vestibule.sandbox.view import mounts_for
 
-        return mounts_for(view, self.record.scope, self.workspace)
+        return mounts_for(view, self.record.scope, self.workspace, begun=begun)
 
     def _limits(self, seconds: float) -> Limits:
         sandbox = self.services.operator.sandbox
@@ -207,7 +216,7 @@ class Attempt:
         commands = SandboxedCommands(
             self.services,
             self.record.id,
-            self._workspace_mounts(view),
+            self._workspace_mounts(view, begun=True),
             self._limits(COMMAND_SECONDS),
             self.services.minimum(self.config),
         )
@@ -276,7 +285,7 @@ class Attempt:
 
     # --- during -------------------------------------------------------------------------------------------
 
-    def _run_agent(self, sandbox: RunningSandbox) -> SandboxResult:
+    def _run_agent(self, sandbox: RunningSandbox, view: View) -> SandboxResult:
         walls = {name: wall.state for name, wall in sandbox.report.walls.items()}
         for refused in self.network.denied:
             self.services.say(f"{refused.fact}: {refused.reason}")
@@ -289,6 +298,7 @@ class Attempt:
             "round": record.round,
             "scripted": record.scripted,
             "instructions": as_details(self.instructions),
+            "view": view_details(view),
         }
         labels = self.crossing.labels.current
         with self.services.recorded(record, "agent.start", record.agent.version, details, labels=labels) as found:
