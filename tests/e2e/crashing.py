@@ -1,7 +1,7 @@
 """Runs the command line with one method that kills the process: `python -m tests.e2e.crashing POINT WHEN ARGV…`.
 
-POINT is a method of a class in the pipeline (`Segments._propose`, `Attempt._run_agent`), WHEN is `before` or `after`
-its effect. The kill is SIGKILL, as a lost machine would be; it happens once, for a file marks that it did.
+POINT is a method of a class in the pipeline (`Segments._propose`, `Attempt._run_agent`) or a function, WHEN is
+`before` or `after` its effect. The kill is SIGKILL, as a lost machine would be; it happens once, for a file marks that it did.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from typing import Any
 PLACES = {
     "Segments": "vestibule.pipeline.segments",
     "Attempt": "vestibule.pipeline.attempt",
+    "QuestionBook": "vestibule.review.questions",
+    "LiveScope": "vestibule.pipeline.live_scope",
+    "segments": "vestibule.pipeline.segments",
+    "drive": "vestibule.pipeline.drive",
 }
+"""Classes, and modules whose functions are called by their own names."""
 
 
 def main() -> None:
@@ -24,7 +29,8 @@ def main() -> None:
     times = int(os.environ.get("CRASH_TIMES", "1"))
     mark = Path(os.environ["CRASH_MARK"])
     kind, _, method = point.partition(".")
-    owner = getattr(importlib.import_module(PLACES[kind]), kind)
+    module = importlib.import_module(PLACES[kind])
+    owner = module if kind.islower() else getattr(module, kind)
     original = getattr(owner, method)
 
     def crash() -> None:
