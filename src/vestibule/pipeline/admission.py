@@ -15,6 +15,7 @@ Rules it keeps:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
 
 if TYPE_CHECKING:
+    from vestibule.audit.entry import Entry
     from vestibule.config.schema import RepoConfig
     from vestibule.core.model import Person, WallsReport
     from vestibule.pipeline.record import RunRecord
@@ -54,10 +56,8 @@ def local_permission(repo: Path, home: Path, person: Person) -> Permission:
     """
     places = {"state folder": home, **_repository_places(repo)}
     lacks = [name for name, path in places.items() if not _access(path, os.R_OK | os.W_OK | os.X_OK)]
-    reads = all(_access(path, os.R_OK | os.X_OK) for path in places.values())
-    level: Literal["none", "read", "write"] = "read" if reads else "none"
-    if not lacks and len(places) > 1:
-        level = "write"
+    reads = len(places) > 1 and all(_access(path, os.R_OK | os.X_OK) for path in places.values())
+    level: Literal["none", "read", "write"] = "none" if not reads else "read" if lacks else "write"
     return Permission(
         level=level,
         source="local_user",
@@ -156,31 +156,51 @@ def admit(services: Services, record: RunRecord, details: dict[str, Any]) -> Non
     )
 
 
-def require_admitted(services: Services, record: RunRecord) -> None:
-    """The log holds an admission of exactly this round for exactly this cause.
+def is_admitted(entries: Iterable[Entry], record: RunRecord) -> bool:
+    """Whether the log of the run admits exactly this round for exactly this cause. Pure.
 
-    Raises:
-        Refused: `task.unadmitted`.
-        DependencyDown: the log cannot be read.
+    The decision counts once its intent is in the log, unless its outcome says that it failed.
     """
     wanted = (record.round, record.cause.model_dump(mode="json"))
     failed: set[int | None] = set()
-    intents: dict[int, bool] = {}
-    for entry in services.audit.entries(run=record.id):
+    fitting: set[int] = set()
+    for entry in entries:
         event = entry.event
-        if event.action != ADMIT:
+        if event.action != ADMIT or event.run != record.id or event.subject != "person":
             continue
         if event.phase == "outcome":
             failed |= {event.intent} if event.result == "failed" else set()
-        elif event.verdict is Ruling.ALLOW:
-            intents[entry.seq] = (event.details.get("round"), event.details.get("cause")) == wanted
-    if not any(fits and seq not in failed for seq, fits in intents.items()):
+        elif event.verdict is Ruling.ALLOW and (event.details.get("round"), event.details.get("cause")) == wanted:
+            fitting.add(entry.seq)
+    return bool(fitting - failed)
+
+
+def require_admitted(services: Services, record: RunRecord) -> None:
+    """Raises Refused: `task.unadmitted`, or DependencyDown: the log cannot be read."""
+    if not is_admitted(services.audit.entries(run=record.id), record):
         raise Refused(
             refusal(
                 "task.unadmitted",
                 "This round of the run was not admitted, so no agent starts.",
-                fact=f"{record.id}, round {record.round}, by {record.cause.trigger}",
+                fact=f"{record.id}, round {record.round}, by {record.cause.trigger or 'nothing'}",
                 agent="Stop here; only a person can go on from this point.",
                 person="Run the ticket again with `vestibule run`.",
             )
         )
+
+
+def require_rounds_left(services: Services, record: RunRecord) -> None:
+    """Before a change is sent back: the run may have another round. Raises Refused: `task.rounds`."""
+    rounds = services.operator.budget.rounds_per_run
+    if record.round < rounds:
+        return
+    refused = refusal(
+        "task.rounds",
+        "The run has had all the rounds of work that the operator lets one run have, so it cannot be sent back.",
+        fact=f"{record.round} of {rounds}",
+        agent="Stop here; only a person can go on from this point.",
+        person="Approve or reject this change, or run the ticket anew with what was learnt written into it; "
+        "the operator sets `budget.rounds_per_run`.",
+    )
+    services.note_refusal(record, refused, "review.refused")
+    raise Refused(refused)

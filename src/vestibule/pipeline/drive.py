@@ -12,6 +12,7 @@ from vestibule.core.ids import RUN_ID
 from vestibule.core.model import AnswerChoice, Choice, Decision, Person, Question, State
 from vestibule.core.refusal import refusal
 from vestibule.core.runs import Outcome, binding_digest
+from vestibule.pipeline.admission import is_admitted, require_rounds_left
 from vestibule.pipeline.answers import feedback_of, follow, record_answer, run_out
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
@@ -44,16 +45,25 @@ class Driver:
         segment = _due(record)
         if segment is None:
             return self.expire(record)
-        if record.state is State.RECEIVED:
-            # It never got as far as being admitted: who goes on with it is who asks for it now.
-            cause = Cause(trigger="resume", by=self.services.person.id)
-            record = self.services.runs.change(run, lambda old: {"cause": cause} if old.state is record.state else {})
+        record = self._taken_up(record)
         name, key = segment
         if name == "conclude":
             gate = self.services.gates.current(record.id)
             key = gate.id if gate else key
         self.progress(f"run {record.id}")
         return self._settled(self._perform(record.id, name, key))
+
+    def _taken_up(self, record: RunRecord) -> RunRecord:
+        """A round that never got as far as being admitted: who goes on with it is who asks for it now."""
+        if record.state not in (State.RECEIVED, State.SPECIFIED, State.CHANGES_REQUESTED):
+            return record
+        mine = record.cause.by == self.services.person.id and record.state is not State.RECEIVED
+        if mine or is_admitted(self.services.audit.entries(run=record.id), record):
+            return record
+        cause = Cause(trigger="resume", by=self.services.person.id)
+        return self.services.runs.change(
+            record.id, lambda old: {"cause": cause} if (old.state, old.round) == (record.state, record.round) else {}
+        )
 
     def answer(
         self, question: str, choice: AnswerChoice, reason: str, *, person: Person, channel: str, seen: str = ""
@@ -141,6 +151,8 @@ class Driver:
                     person="Reload the page, look at what changed, and decide again.",
                 )
             )
+        if choice == "request-changes":
+            require_rounds_left(self.services, record)
         segments = Segments(self.services)
         decided = self.services.gates.decide(
             self.services.crossing(record),
