@@ -86,6 +86,7 @@ class Entry(Noun):
             "resource": event.resource,
             "verdict": event.verdict.value if event.verdict else None,
             "reasons": list(event.reasons),
+            "labels": event.labels.model_dump(mode="json"),
             "run": event.run,
             "intent": event.intent,
             "result": event.result,

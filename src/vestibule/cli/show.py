@@ -82,6 +82,7 @@ def _head(page: Page, view: RunView, record: RunRecord) -> None:
     if view.scripted_model:
         page.row("", Text("Its model is scripted: answers come from a script, not from a model.", "yellow"))
     page.row("role", styled(f"{record.role}, asked for by {view.requester}"))
+    page.row("has read", styled(f"{view.label.integrity.value} integrity, {view.label.confidentiality.value}"))
     if view.changed_files:
         more = f" and {len(view.changed_files) - 6} more" if len(view.changed_files) > 6 else ""
         page.row(

@@ -11,6 +11,7 @@ from typing import Protocol
 from vestibule.core.base import Noun
 from vestibule.core.canonical import digest
 from vestibule.core.ids import Sha
+from vestibule.core.labels import Label
 from vestibule.core.model import (
     AgentRef,
     AnswerChoice,
@@ -155,6 +156,8 @@ class RunView(Noun):
     changed_files: tuple[str, ...] = ()
     patch: bytes = b""
     message: str = ""
+    label: Label = Label()
+    """What the run has read so far: who could have written it, and how confidential it is."""
     findings: tuple[Finding, ...] = ()
     checks: tuple[Check, ...] = ()
     counts: Counts = Counts()

@@ -17,6 +17,7 @@ from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
 from vestibule.pipeline.asked import asked_views, question_json
 from vestibule.pipeline.record import RunRecord, task_of
+from vestibule.pipeline.run_label import label_so_far
 from vestibule.pipeline.services import Services
 from vestibule.pipeline.transcripts import transcripts
 from vestibule.pipeline.verification import VERIFY_ACTION
@@ -66,6 +67,7 @@ class Reader:
             "head_commit": record.head_commit,
             "tree": record.tree,
             "changed_files": list(record.changed_files),
+            "labels": label_so_far(record, entries).model_dump(mode="json"),
             "findings": [item.as_json() for item in record.findings],
             "decisions": {"allow": counts.allow, "hold": counts.hold, "deny": counts.deny},
             "events": [entry.as_json() for entry in entries],
@@ -166,6 +168,7 @@ class Reader:
             changed_files=record.changed_files,
             patch=self.patch(record),
             message=record.agent_message,
+            label=label_so_far(record, entries),
             findings=record.findings,
             checks=_checks(record, commands, entries),
             counts=_counts(entries),

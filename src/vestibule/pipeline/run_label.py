@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from vestibule.audit.entry import Entry
 from vestibule.core.labels import Label, joined
 from vestibule.core.view import View
 from vestibule.pipeline.record import RunRecord
-from vestibule.pipeline.services import Services
+from vestibule.pipeline.services import Services, start_label
 
 MAX_NAMED = 20
 
@@ -22,6 +24,12 @@ def recorded_label(services: Services, record: RunRecord) -> Label:
         DependencyDown: `audit`, the log cannot be read.
     """
     return joined(entry.event.labels for entry in services.audit.entries(record.id))
+
+
+def label_so_far(record: RunRecord, entries: Iterable[Entry]) -> Label:
+    """What is shown to people: what the run's row and its own entries say. Probes read nothing."""
+    seen = joined(entry.event.labels for entry in entries if entry.event.subject != "probe")
+    return start_label(record).join(seen)
 
 
 def view_details(view: View) -> dict[str, Any]:
