@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,12 @@ from hypothesis import strategies as st
 from sandbox_helpers import RUN
 
 from vestibule.core.errors import UsageError
-from vestibule.core.model import Scope
+from vestibule.core.model import Scope, ViewRule
 from vestibule.core.ports import SandboxResult, SandboxSpec
 from vestibule.core.view import View, ViewFile
 from vestibule.git.repository import Git
 from vestibule.sandbox.local import LocalSandbox
-from vestibule.sandbox.view import materialise, mounts_for, project, writable_folders
+from vestibule.sandbox.view import extend, materialise, mounts_for, project, writable_folders
 
 SHA = "a" * 40
 
@@ -322,3 +324,166 @@ def test_only_the_scope_can_be_written(shell: object) -> None:
         "for f in README.md x app/x docs/x setup.cfg hidden/x; do (echo x >> $f) 2>/dev/null && echo $f; done; true"
     )
     assert result.stdout.split() == [b"app/x", b"docs/x", b"setup.cfg"]
+
+
+# --- files shown in part ------------------------------------------------------------------------------------
+
+RECORD = "zzRECORDzz"
+IN_PART = Scope(
+    read=("data/**", "src/**"),
+    write=("data/**", "src/**"),
+    views=(ViewRule(paths=("data/**",), show="schema"), ViewRule(paths=("src/notes.txt",), show="redacted")),
+)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Git:
+    folder = tmp_path_factory.mktemp("records")
+    _git(folder, "init", "-q", "-b", "main")
+    files: dict[str, str] = {f"data/many/{number}.json": f'{{"n": "{RECORD}"}}' for number in range(20)}
+    files |= {
+        "data/one.json": f'{{"a": "{RECORD}"}}',
+        "data/broken.json": f'{{"a": "{RECORD}"',
+        "data/run.json": f'{{"x": "{RECORD}"}}',
+        "src/a.py": "x = 1\n",
+        "src/notes.txt": "Nothing to hide.\n",
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "data/run.json").chmod(0o755)
+    (folder / "src/to-broken").symlink_to("../data/broken.json")
+    (folder / "src/to-one").symlink_to("../data/one.json")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "-q", "-m", "all")
+    return Git.open(folder)
+
+
+def test_the_original_of_a_partial_file_is_in_no_file_and_no_object_of_the_view(records: Git, tmp_path: Path) -> None:
+    view = _view(records, IN_PART)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=None)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert RECORD.encode() not in data
+            if "objects" in path.parts and path.suffix == "" and len(path.name) == 38:
+                assert RECORD.encode() not in zlib.decompress(data)
+    everything = subprocess.run(
+        ["git", "-C", str(folder), "cat-file", "--batch-all-objects", "--batch"], check=True, capture_output=True
+    ).stdout
+    assert b'"type": "string"' in everything
+    assert RECORD.encode() not in everything
+    assert _git(folder, "status", "--porcelain") == ""
+    assert _git(folder, "fsck", "--strict", "--no-dangling") == ""
+    original = records.blob(view.base_commit, "data/one.json")
+    assert original is not None
+    assert view.model_dump_json().find(RECORD) < 0
+
+
+def test_a_file_of_which_no_part_can_be_shown_is_left_out_with_what_links_to_it(records: Git) -> None:
+    view = _view(records, IN_PART)
+    shown = {file.path for file in view.files}
+    assert "data/broken.json" not in shown
+    assert "src/to-broken" not in shown
+    assert "src/to-one" in shown
+    assert view.unshowable == ("data/broken.json",)
+
+
+def test_a_redacted_file_with_nothing_to_replace_is_a_whole_file(records: Git) -> None:
+    view = _view(records, IN_PART)
+    assert "src/notes.txt" not in view.partial
+    assert "data/one.json" in view.partial
+
+
+def test_partial_files_are_mounted_read_only_on_top_of_writable_folders(records: Git, tmp_path: Path) -> None:
+    view = _view(records, IN_PART)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=None)
+    sealed = {mount.target for mount in mounts_for(view, IN_PART, folder) if not mount.write}
+    assert sealed == {"/workspace", "/workspace/data/one.json", "/workspace/data/run.json", "/workspace/data/many"}
+    assert not (folder / "data/one.json").stat().st_mode & 0o222
+    assert (folder / "data/run.json").stat().st_mode & 0o777 == 0o555
+    whole = IN_PART.model_copy(update={"write": ("**",)})
+    assert {mount.target for mount in mounts_for(view, whole, folder) if not mount.write} == sealed - {"/workspace"}
+
+
+def test_while_an_agent_works_nothing_is_mounted_below_what_it_can_write(records: Git, tmp_path: Path) -> None:
+    view = _view(records, IN_PART)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=None)
+    begun = {mount.target for mount in mounts_for(view, IN_PART, folder, begun=True)}
+    assert begun == {"/workspace", "/workspace/.git", "/workspace/data", "/workspace/src"}
+
+
+def test_a_partial_file_that_the_scope_names_to_write_is_not_writable(records: Git, tmp_path: Path) -> None:
+    scope = IN_PART.model_copy(update={"write": ("data/one.json",)})
+    view = _view(records, scope)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=None)
+    assert [mount.target for mount in mounts_for(view, scope, folder) if mount.write] == ["/workspace/.git"]
+
+
+def test_a_partial_file_is_never_given_to_who_owns_its_folder(
+    records: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: set[str] = set()
+
+    def give(fd: int, uid: int, gid: int) -> None:
+        assert (uid, gid) == (61184, 61184)
+        given.add(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fchown", give)
+    monkeypatch.setattr(os, "chown", lambda *args, **kwargs: None)
+    view = _view(records, IN_PART)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=61184)
+    assert {str(folder / name) for name in ("src/a.py", "src", "data", "data/many")} <= given
+    assert not {str(folder / path) for path in view.partial} & given
+
+
+def test_what_an_agent_makes_of_a_partial_file_is_refused(records: Git, tmp_path: Path) -> None:
+    from vestibule.boundary.changes.apply import apply_export
+    from vestibule.boundary.changes.export import export_workspace
+
+    view = _view(records, IN_PART)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=None)
+    clone = Git.init(tmp_path / "clone", bare=True)
+    clone.fetch_commit(records, view.base_commit)
+    assert export_workspace(folder, view).files == ()
+
+    (folder / "data/one.json").unlink()
+    (folder / "data/one.json").write_text("mine")
+    (folder / "data/run.json").rename(folder / "data/moved.json")
+    (folder / "data/many/1.json").unlink()
+    (folder / "data/many/1.json").mkdir()
+    (folder / "data/many/1.json/x").write_text("in its place")
+    (folder / "data/new.json").write_text("[]")
+    (folder / "data/broken.json").write_text("[]")
+    export = export_workspace(folder, view)
+    applied = apply_export(export, clone, view.base_commit, message="m", time="2025-01-01T00:00:00Z")
+    refused = {(item.rule, item.place.path) for item in applied.findings if item.place}
+    assert refused == {
+        ("change.partial_view", "data/one.json"),
+        ("change.partial_view", "data/run.json"),
+        ("change.partial_view", "data/many/1.json"),
+        ("change.unseen_file", "data/many/1.json/x"),
+        ("change.unseen_file", "data/broken.json"),
+    }
+    assert set(applied.files) == {"data/moved.json", "data/new.json"}
+    for name in ("data/one.json", "data/run.json", "data/many/1.json", "data/broken.json"):
+        assert clone.blob(applied.commit, name) == records.blob(view.base_commit, name)
+
+
+def test_a_granted_file_is_extended_in_part(records: Git, tmp_path: Path) -> None:
+    narrow = IN_PART.model_copy(update={"read": ("src/**",), "write": ("src/**",)})
+    view = _view(records, narrow)
+    folder = tmp_path / "workspace"
+    materialise(records, view, folder, uid=None)
+    wider = extend(records, view, narrow.model_copy(update={"granted_read": ("data/**",)}), folder, uid=None)
+    assert "data/one.json" in wider.partial
+    assert RECORD not in (folder / "data/one.json").read_text()
+    assert not (folder / "data/broken.json").exists()
+    assert wider.unshowable == ("data/broken.json",)
