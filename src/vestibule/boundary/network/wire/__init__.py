@@ -1,0 +1,1 @@
+"""What the outside sends to the egress gateway, parsed strictly."""
