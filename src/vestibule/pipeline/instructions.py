@@ -19,6 +19,9 @@ from vestibule.core.labels import Label, joined
 from vestibule.core.model import Scope
 from vestibule.git import Git
 
+OWNERS = (".github/CODEOWNERS", ".gitlab/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
+"""Where CODEOWNERS is looked for; the first that is there counts."""
+
 READ_BYTES = 1 << 20
 """Of one file, so that the note about what was cut can say how much it is; beyond this it is not read at all."""
 
@@ -35,6 +38,21 @@ def instructions_of(git: Git, base: str, scope: Scope) -> tuple[Instruction, ...
     contents = dict(git.blobs(dict.fromkeys(entries[path].sha for path in fitting)))
     found = (instruction(path, base, contents[entries[path].sha], scope) for path in fitting)
     return tuple(item for item in found if item is not None)
+
+
+def owners_of(git: Git, base: str) -> str:
+    """The text of CODEOWNERS as the commit `base` has it: the first of the places where forges look; empty without.
+
+    Raises:
+        DependencyDown, GitError: git did not answer.
+    """
+    entries = {
+        entry.path: entry for entry in git.tree(base) if entry.path in OWNERS and entry.mode in ("100644", "100755")
+    }
+    for path in OWNERS:
+        if path in entries and 0 < (entries[path].size or 0) <= READ_BYTES:
+            return dict(git.blobs([entries[path].sha]))[entries[path].sha].decode("utf-8", "replace")
+    return ""
 
 
 def label_of_all(instructions: Iterable[Instruction]) -> Label:

@@ -52,7 +52,7 @@ def prepare(
     Raises:
         UsageError: exit 2, with what to do next.
     """
-    from vestibule.intake import parse_ticket
+    from vestibule.intake import parse_ticket, specify
 
     environ = os.environ if environ is None else environ
     git = Git.open(request.repo)
@@ -76,6 +76,7 @@ def prepare(
     ticket = parse_ticket(
         read_ticket(request.ticket), source=request.ticket, author=requester, integrity=Integrity.MEMBER
     )
+    specify(ticket)  # fields that cannot be read are said before there is a run
     now = clock.now()
     return RunRecord(
         id=new_run_id(time.time_ns() // 1_000_000),
