@@ -37,7 +37,7 @@ from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.admission import require_admitted
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
-from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all
+from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all, owners_of
 from vestibule.pipeline.live_scope import LiveScope
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
@@ -231,6 +231,8 @@ class Attempt:
             view=view,
             runner=commands,
             feedback=self.record.feedback,
+            instructions=self.instructions,
+            owners=owners_of(source_of(self.services, self.record), self.record.base_commit),
             sources=(upstreams.source,) if upstreams is not None else (),
             questions=self.live.questions,
             preload=adapter(self.record.agent.adapter).needs_model,
