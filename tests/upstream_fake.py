@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import select
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,8 +119,10 @@ class _PipeProcess:
         self._server = server
         self._in, self.stdin = os.pipe2(os.O_CLOEXEC)
         self.stdout, self._out = os.pipe2(os.O_CLOEXEC)
-        self._lock = threading.Lock()
-        self._dead = False
+        os.set_blocking(self._out, False)
+        self._writing = threading.Lock()
+        self._dead = threading.Event()
+        self._closed = False
         self.killed = 0
         self._thread = threading.Thread(target=self._serve, daemon=True, name="fake-upstream")
         self._thread.start()
@@ -133,18 +136,21 @@ class _PipeProcess:
         self.die()
 
     def write(self, data: bytes) -> None:
-        with self._lock:
-            view = memoryview(data)
-            while view and not self._dead:
-                with contextlib.suppress(OSError):
+        view = memoryview(data)
+        with self._writing:
+            while view and not self._dead.is_set():
+                try:
                     view = view[os.write(self._out, view) :]
-                    continue
-                return
+                except BlockingIOError:
+                    select.select([], [self._out], [], 0.05)  # who kills it does not wait for a reader
+                except OSError:
+                    return
 
     def die(self) -> None:
-        with self._lock:
-            if not self._dead:
-                self._dead = True
+        self._dead.set()
+        with self._writing:
+            if not self._closed:
+                self._closed = True
                 os.close(self._out)
 
     def kill(self) -> str:
