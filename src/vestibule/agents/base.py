@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from vestibule.agents.verified import Verified
 from vestibule.core.base import Noun
 from vestibule.core.instructions import Instruction
 from vestibule.core.model import Task
@@ -50,11 +51,25 @@ class Plan(Noun):
     """A file below HOME to keep as evidence; empty: what it prints is the transcript."""
 
 
+class About(Noun):
+    """What an adapter knows of its program beforehand. Nothing of it was measured on this machine."""
+
+    program: str = ""
+    """The program's file name in a tool folder; empty when the adapter brings or is given it."""
+    modes: tuple[str, ...] = ("native",)
+    """`mcp`: it can work without tools of its own. `native`: its own tools run inside the sandbox."""
+    reads: tuple[str, ...] = ()
+    """Entries of the one list of control files that the program obeys when they lie in its folder and nobody stops it.
+    They are in no view; the adapter's switches are the second stop."""
+    verified: tuple[Verified, ...] = ()
+
+
 class Adapter(Protocol):
     """One agent program."""
 
     name: str
     needs_model: bool
+    about: About
 
     def program_version(self, tools: tuple[Path, ...]) -> str:
         """The version of the program that would run. Raises `UsageError` when it is not there."""

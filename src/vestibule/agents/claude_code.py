@@ -22,6 +22,7 @@ from vestibule.agents.base import (
     CONTEXT_URL,
     MCP_SERVER,
     MODELS_URL,
+    About,
     Plan,
     Situation,
     environment,
@@ -32,6 +33,7 @@ from vestibule.agents.base import (
     told,
     words,
 )
+from vestibule.agents.verified import CLAUDE_CODE
 from vestibule.core.errors import UsageError
 
 _CONFIG = "vestibule-mcp.json"
@@ -55,6 +57,21 @@ class ClaudeCode:
 
     name = "claude-code"
     needs_model = True
+    about = About(
+        program="claude",
+        modes=("mcp", "native"),
+        reads=(
+            "**/claude.md",
+            "**/claude.local.md",
+            "**/.claude{,/**}",
+            "**/.claude-plugin{,/**}",
+            "**/.mcp.json",
+            "**/.lsp.json",
+            "**/.worktreeinclude",
+            "**/skill.md",
+        ),
+        verified=CLAUDE_CODE,
+    )
 
     def program(self, tools: tuple[Path, ...]) -> Path:
         found = find_program("claude", tools)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vestibule.agents.base import Plan, Situation, environment, tail
+from vestibule.agents.base import About, Plan, Situation, environment, tail
 from vestibule.core.errors import UsageError
 
 
@@ -13,6 +13,7 @@ class Command:
 
     name = "command"
     needs_model = False
+    about = About()
 
     def program_version(self, tools: tuple[Path, ...]) -> str:  # noqa: ARG002
         return "any"

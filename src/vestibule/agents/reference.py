@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vestibule.agents.base import Plan, Situation, environment, tail
+from vestibule import __version__
+from vestibule.agents.base import About, Plan, Situation, environment, tail
+from vestibule.agents.verified import OURS, Verified
 from vestibule.core.ports import Mount
 
 _INSIDE = "/opt/vestibule/reference_loop.py"
@@ -20,10 +22,9 @@ class Reference:
 
     name = "reference"
     needs_model = True
+    about = About(modes=("mcp",), verified=(Verified(version=__version__, modes=("mcp",), tests=OURS),))
 
     def program_version(self, tools: tuple[Path, ...]) -> str:  # noqa: ARG002
-        from vestibule import __version__
-
         return __version__
 
     def plan(self, situation: Situation) -> Plan:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("vestibule.cli.gate", "In CI: is there a valid decision for exactly this commit?"),
     "policy": ("vestibule.cli.policy", "Lint, test and explain policies."),
     "audit": ("vestibule.cli.audit", "Verify, show and export the audit log."),
+    "agents": ("vestibule.cli.agents", "Which agents there are, what is installed, what was verified."),
     "cost": ("vestibule.cli.cost", "What was spent."),
     "upstream": ("vestibule.cli.upstream", "Look at upstream MCP servers and pin their tools."),
     "trust": ("vestibule.cli.trust", "The record of each agent, and the step it proposes."),

@@ -1,0 +1,35 @@
+"""Which versions of agent programs this release was tested with, and by what.
+
+The tests drive the unmodified programs at exactly these versions (`tests/tools/package.json`); a unit test keeps the
+two in step. Any other version may work and is `not verified`: nothing is refused for it, for what holds an agent are
+the walls and gateways, not the program's good behaviour. A switch that a program renamed would show in these tests.
+"""
+
+from __future__ import annotations
+
+from vestibule.core.base import Noun
+
+
+class Verified(Noun):
+    """One version of a program, the modes it was driven in, and the tests that did."""
+
+    version: str
+    modes: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+CLAUDE_CODE = (
+    Verified(
+        version="2.1.197",
+        modes=("mcp", "native"),
+        tests=(
+            "tests/e2e/test_claude_code.py::test_claude_code_repairs_a_real_bug_up_to_the_merge",
+            "tests/e2e/test_claude_code_control_files.py::test_no_entry_of_the_list_is_shown_or_obeyed",
+            "tests/agents/test_claude_code_quiet.py::test_claude_code_asks_for_no_name_but_the_gateways",
+            "tests/agents/test_claude_code_quiet.py::test_planted_control_files_are_not_obeyed_even_where_they_are_seen",
+        ),
+    ),
+)
+
+OURS = ("tests/e2e/test_whole_way.py::test_reference_agent_goes_the_whole_way",)
+"""The reference agent ships with this release: its version is the release's own."""
