@@ -163,3 +163,23 @@ def test_a_second_round_starts_with_the_label_of_the_first_and_leaves_partial_fi
     for name in ("data/patients.json", "data/deep/more.json", "data/scan.bin"):
         assert house.git("show", f"{again.json['branch']}:{name}") == FILES[name]
     assert again.json["changed_files"] == ["src/seen.txt"]
+
+
+def test_what_an_attempt_that_was_cut_off_had_read_is_not_forgotten(house: House) -> None:
+    """An entry with a higher label stands for what an upstream server showed before the machine died."""
+    from tests.e2e.test_kill import crash, only_run, start
+    from vestibule.core.labels import Confidentiality, Integrity, Label
+    from vestibule.pipeline.services import Services
+
+    killed = crash(house, "Attempt._run_agent", "after", *start(house))
+    assert killed.code == -9, killed.err
+    run = only_run(house)
+    services = Services(house.env)
+    read = Label(integrity=Integrity.WEB, confidentiality=Confidentiality.PUBLIC)
+    services.begin(services.runs.get(run), "context.call", "issues/search", labels=read)(True, {})
+    services.close()
+    done = house.vestibule("resume", run, "--json")
+    assert done.code == 3, done.err
+    starts = [item for item in done.json["events"] if item["action"] == "agent.start" and item["phase"] == "intent"]
+    assert [item["labels"]["integrity"] for item in starts] == ["member", "web"]
+    assert done.json["labels"] == {"integrity": "web", "confidentiality": "secret"}

@@ -432,7 +432,7 @@ def test_a_partial_file_is_never_given_to_who_owns_its_folder(
 
     def give(fd: int, uid: int, gid: int) -> None:
         assert (uid, gid) == (61184, 61184)
-        given.add(os.readlink(f"/proc/self/fd/{fd}"))
+        given.add(str(Path(f"/proc/self/fd/{fd}").readlink()))
 
     monkeypatch.setattr(os, "fchown", give)
     monkeypatch.setattr(os, "chown", lambda *args, **kwargs: None)
