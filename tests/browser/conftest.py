@@ -36,7 +36,12 @@ class Stage:
         self.sessions = Sessions(ALICE)
         self.server: Server = serve_console(
             lambda origin: build_console_app(
-                runs=self.runs, decide=self.runs.decide, sessions=self.sessions, origin=origin, clock=lambda: NOW
+                runs=self.runs,
+                decide=self.runs.decide,
+                sessions=self.sessions,
+                origin=origin,
+                clock=lambda: NOW,
+                answer=self.runs.answer,
             )
         )
 

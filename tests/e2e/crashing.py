@@ -1,7 +1,8 @@
 """Runs the command line with one method that kills the process: `python -m tests.e2e.crashing POINT WHEN ARGV…`.
 
 POINT is a method of a class in the pipeline (`Segments._propose`, `Attempt._run_agent`) or a function, WHEN is
-`before` or `after` its effect. The kill is SIGKILL, as a lost machine would be; it happens once, for a file marks that it did.
+`before` or `after` its effect. The kill is SIGKILL, as a lost machine would be; it happens once, for a file marks that
+it did.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ def command(port: int, run: str) -> int:
     from vestibule.console.app import build_console_app
     from vestibule.console.server import serve_console
     from vestibule.console.sessions import Sessions
+    from vestibule.pipeline.console_answers import ConsoleAnswers
     from vestibule.pipeline.drive import ConsoleDecisions, Driver
     from vestibule.pipeline.reader import Reader
     from vestibule.pipeline.services import Services
@@ -32,8 +33,11 @@ def command(port: int, run: str) -> int:
         run = services.runs.get(run).id
     sessions = Sessions(services.person)
     decisions = ConsoleDecisions(Driver(services))
+    answers = ConsoleAnswers(decisions.driver)
     server = serve_console(
-        lambda origin: build_console_app(runs=Reader(services), decide=decisions, sessions=sessions, origin=origin),
+        lambda origin: build_console_app(
+            runs=Reader(services), decide=decisions, sessions=sessions, origin=origin, answer=answers
+        ),
         port=port,
     )
     with server:

@@ -6,7 +6,8 @@ Rules it keeps:
    against the run as it stands at that moment, and then by the one path that every channel uses.
 3. An approval is refused while a part of the change was not sent to this browser.
 4. Who decides is who the process's user is; nothing that a browser sends says so.
-5. Whatever breaks shows as a page that says what to do; a failure is never taken for a decision.
+5. An answer to an agent's question is taken by the same rules; grant is offered only for what lies within the ceiling.
+6. Whatever breaks shows as a page that says what to do; a failure is never taken for a decision.
 """
 
 from __future__ import annotations
@@ -27,17 +28,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vestibule.console.guard import Guard, Origin
+from vestibule.console.objections import MAX_REASON, answer_objection, refuse, says_something
 from vestibule.console.pages import Alert, Pages, alert_of, alert_of_refusal, undecidable
 from vestibule.console.review import Change, change_of
 from vestibule.console.sessions import Flash, Session, Sessions
 from vestibule.core.errors import USAGE, DependencyDown, Refused, VestibuleError
 from vestibule.core.ids import RUN_ID
-from vestibule.core.model import Choice
-from vestibule.core.refusal import Refusal, refusal
-from vestibule.core.runs import DecideGate, RunReader, RunView, binding_digest
-from vestibule.core.text.sanitize import find_hidden
+from vestibule.core.model import AnswerChoice, Choice
+from vestibule.core.refusal import Refusal
+from vestibule.core.runs import AnswerQuestion, DecideGate, RunReader, RunView, binding_digest
 
-MAX_REASON = 4000
 _STATIC = {"console.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 
@@ -48,9 +48,10 @@ def build_console_app(
     sessions: Sessions,
     origin: Origin,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    answer: AnswerQuestion | None = None,
 ) -> ASGIApp:
-    """The console as an ASGI application that answers at `origin` only."""
-    console = _Console(runs, decide, sessions, origin, clock)
+    """The console as an ASGI application that answers at `origin` only. Without `answer` questions are only shown."""
+    console = _Console(runs, decide, sessions, origin, clock, answer)
     app = Starlette(
         routes=[
             Route("/", console.queue, methods=["GET"]),
@@ -58,6 +59,7 @@ def build_console_app(
             Route("/logout", console.logout, methods=["POST"]),
             Route("/runs/{run}", console.run, methods=["GET"]),
             Route("/runs/{run}/decision", console.decision, methods=["POST"]),
+            Route("/runs/{run}/answer", console.answer, methods=["POST"]),
             Route("/static/{name}", console.static, methods=["GET"]),
         ],
         exception_handlers={
@@ -75,9 +77,16 @@ class _SignInNeeded(VestibuleError):
 
 
 class _Console:
-    def __init__(
-        self, runs: RunReader, decide: DecideGate, sessions: Sessions, origin: Origin, clock: Callable[[], datetime]
+    def __init__(  # noqa: PLR0917 - one caller
+        self,
+        runs: RunReader,
+        decide: DecideGate,
+        sessions: Sessions,
+        origin: Origin,
+        clock: Callable[[], datetime],
+        answer: AnswerQuestion | None,
     ) -> None:
+        self._answer = answer
         self._runs = runs
         self._decide = decide
         self._sessions = sessions
@@ -140,11 +149,46 @@ class _Console:
         form = await self._form(request, session)
         return await run_in_threadpool(self._take_decision, request, session, form)
 
+    async def answer(self, request: Request) -> Response:
+        session = self._session(request)
+        form = await self._form(request, session)
+        return await run_in_threadpool(self._take_answer, request, session, form)
+
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._static:
             raise HTTPException(404)
         return Response(self._static[name], media_type=_STATIC[name])
+
+    # An answer
+
+    def _take_answer(self, request: Request, session: Session, form: dict[str, str]) -> Response:
+        view = self._view(request)
+        name, choice = form.get("question", ""), form.get("choice", "")
+        reason = form.get("reason", "").replace("\r\n", "\n").strip()
+        item = next((item for item in view.questions if item.question.id == name), None)
+        found = answer_objection(
+            item,
+            self._clock(),
+            choice=choice,
+            reason=reason,
+            seen=form.get("seen", ""),
+            served=self._answer is not None,
+        )
+        if found is None and self._answer is not None:
+            picked = next(word for word in get_args(AnswerChoice) if word == choice)
+            try:
+                outcome = self._answer(name, picked, reason, form["seen"], session.person)
+            except VestibuleError as error:
+                view = self._view(request)
+                alert, status = alert_of(error), _status(error)
+            else:
+                session.flash = Flash("allow" if choice == "grant" else "hold", outcome.message)
+                return RedirectResponse(f"/runs/{view.run}#questions", 303)
+        elif found is not None:
+            alert, status = alert_of_refusal(found), _RULE_STATUS.get(found.rule, 403)
+        page = self._run_page(view, change_of(view), session, alert, answering=name, answer_reason=reason)
+        return HTMLResponse(page, status)
 
     # A decision
 
@@ -173,26 +217,26 @@ class _Console:
         """What the console itself has against this decision, before policy is asked."""
         why_not = undecidable(view, self._clock(), session.person.id)
         if why_not:
-            return _refuse("review.closed", why_not, "Nothing was decided. Look at the run as it stands now.")
+            return refuse("review.closed", why_not, "Nothing was decided. Look at the run as it stands now.")
         if view.gate is None or seen != binding_digest(view.gate):
-            return _refuse(
+            return refuse(
                 "review.stale",
                 "The change moved on while you were looking: what you saw is not what would be approved.",
                 "Nothing was decided. Read the change below as it is now, then decide.",
                 fact=f"the gate is now bound to commit {view.head_commit[:12]}",
             )
         if choice not in get_args(Choice):
-            return _refuse("review.choice", "No choice was made.", "Choose approve, request changes or reject.")
-        if not _says_something(reason):
-            return _refuse("review.reason", "A decision needs a reason.", "Write in a sentence why you decide so.")
+            return refuse("review.choice", "No choice was made.", "Choose approve, request changes or reject.")
+        if not says_something(reason):
+            return refuse("review.reason", "A decision needs a reason.", "Write in a sentence why you decide so.")
         if len(reason) > MAX_REASON:
-            return _refuse("review.reason", f"The reason is longer than {MAX_REASON} characters.", "Shorten it.")
+            return refuse("review.reason", f"The reason is longer than {MAX_REASON} characters.", "Shorten it.")
         if choice != "approve":
             return None
         missing = change.not_shown(session.presented.get(change.view_id, set()))
         if change.blocked or missing:
             fact = "; ".join([*change.blocked[:5], *(f"{item.file.path} was not shown" for item in missing[:5])])
-            return _refuse(
+            return refuse(
                 "review.not_shown",
                 "A part of this change was not shown to you, so it cannot be approved here.",
                 "Open every file below (or “Show everything”), then decide. What no page can show, review with git.",
@@ -210,6 +254,8 @@ class _Console:
         reason: str = "",
         choice: str = "",
         request: Request | None = None,
+        answering: str = "",
+        answer_reason: str = "",
     ) -> str:
         presented = session.present(change.view_id, change.shown)
         whole = request is not None and request.query_params.get("timeline") == "all"
@@ -223,6 +269,8 @@ class _Console:
             reason=reason,
             choice=choice,
             whole_timeline=whole,
+            answering=answering,
+            answer_reason=answer_reason,
         )
 
     # What every page needs
@@ -267,7 +315,7 @@ class _Console:
         form = dict(pairs)
         if len(form) != len(pairs) or not session.form_token_matches(form.get("form_token", "")):
             raise Refused(
-                _refuse(
+                refuse(
                     "console.form",
                     "This form is not from your present session.",
                     "Nothing was decided. Open the run again and decide there.",
@@ -324,12 +372,3 @@ def _status(error: VestibuleError) -> int:
     if isinstance(error, Refused):
         return _RULE_STATUS.get(error.refusal.rule, 403)
     return 400 if error.exit_code == USAGE else 409
-
-
-def _says_something(reason: str) -> bool:
-    hidden = {item.offset for item in find_hidden(reason)}
-    return sum(char.isalnum() for offset, char in enumerate(reason) if offset not in hidden) >= 2
-
-
-def _refuse(rule: str, reason: str, person: str, *, fact: str = "") -> Refusal:
-    return refusal(rule, reason, fact=fact, agent="The console is for people.", person=person)

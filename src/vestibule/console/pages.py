@@ -8,6 +8,7 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +25,7 @@ from vestibule.core.errors import Refused, VestibuleError
 from vestibule.core.model import Gate, State
 from vestibule.core.money import format_usd
 from vestibule.core.refusal import Refusal
-from vestibule.core.runs import RunSummary, RunView, TimelineEvent, binding_digest
+from vestibule.core.runs import AskedView, RunSummary, RunView, TimelineEvent, binding_digest
 from vestibule.core.text.sanitize import show_hidden
 from vestibule.core.verdict import Ruling
 
@@ -34,6 +35,7 @@ TIMELINE_MAX = 20_000
 _TONES = {
     State.AWAITING_SPEC_REVIEW: "hold",
     State.AWAITING_REVIEW: "hold",
+    State.AWAITING_ANSWER: "hold",
     State.CHANGES_REQUESTED: "hold",
     State.APPROVED: "allow",
     State.MERGED: "allow",
@@ -44,7 +46,7 @@ _TONES = {
     State.CANCELLED: "deny",
     State.ROLLED_BACK: "deny",
 }
-_WAITING = (State.AWAITING_REVIEW, State.AWAITING_SPEC_REVIEW, State.CHANGES_REQUESTED)
+_WAITING = (State.AWAITING_REVIEW, State.AWAITING_ANSWER, State.AWAITING_SPEC_REVIEW, State.CHANGES_REQUESTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,39 @@ class TimelineRow:
 
     event: TimelineEvent
     outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """A question as the page shows it. `lines` are the agent's words; `unanswerable` says why there is no form."""
+
+    item: AskedView
+    lines: list[str]
+    unanswerable: str
+
+    @classmethod
+    def of(cls, item: AskedView, moment: datetime) -> AskedRow:
+        asked, kind = item.question.asked, item.question.kind
+        if kind == "scope" and isinstance(asked.get("paths"), list):
+            lines = [f"{asked.get('access', '')} {path}" for path in asked["paths"]]
+        else:
+            lines = [
+                f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+                for name, value in asked.items()
+            ]
+        return cls(item, lines, unanswerable(item, moment))
+
+
+def unanswerable(item: AskedView, moment: datetime) -> str:
+    """Why no answer can be given here now, as one sentence; empty when one can."""
+    question = item.question
+    if question.state != "open":
+        return f"This question is {question.state}."
+    if _over(question.expires, moment):
+        return "This question has expired. Nothing is granted by waiting."
+    if item.standing is None:
+        return "The run has ended; nobody is asked any more."
+    return ""
 
 
 class Pages:
@@ -111,8 +146,8 @@ class Pages:
         return self._render("landing.html", None, alert=None, target=target)
 
     def queue(self, runs: Sequence[RunSummary], session: Session, moment: datetime) -> str:
-        waiting = [run for run in runs if run.state in _WAITING]
-        rest = [run for run in runs if run.state not in _WAITING]
+        waiting = [run for run in runs if run.state in _WAITING or run.questions]
+        rest = [run for run in runs if run not in waiting]
         waiting.sort(key=lambda run: (run.decisions.deny + run.findings.deny > 0, run.findings.hold > 0), reverse=True)
         return self._render(
             "queue.html",
@@ -136,7 +171,10 @@ class Pages:
         reason: str = "",
         choice: str = "",
         whole_timeline: bool = False,
+        answering: str = "",
+        answer_reason: str = "",
     ) -> str:
+        """`answering` is the question whose form comes back with what was written into it."""
         rows = timeline(view.events)
         listed = rows[:TIMELINE_MAX] if whole_timeline else _telling(rows)
         missing = change.not_shown(presented)
@@ -155,6 +193,9 @@ class Pages:
             timeline_left=len(rows) - len(listed),
             reason=reason,
             choice=choice,
+            asked=[AskedRow.of(item, moment) for item in view.questions],
+            answering=answering,
+            answer_reason=answer_reason,
             approvals=_approvals(view),
             budget_share=_share(view),
             age=lambda time: _since(time, moment),
@@ -184,8 +225,12 @@ def undecidable(view: RunView, moment: datetime, person: str) -> str:
 
 
 def _expired(gate: Gate, moment: datetime) -> bool:
+    return _over(gate.expires, moment)
+
+
+def _over(expires: str, moment: datetime) -> bool:
     try:
-        return parse_rfc3339(gate.expires) <= moment
+        return parse_rfc3339(expires) <= moment
     except ValueError:
         return True
 

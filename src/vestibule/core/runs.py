@@ -114,13 +114,15 @@ class Standing(Noun):
 class AskedView(Noun):
     """A question of the agent's. `beyond`: paths that nobody may grant, each with the reason; people only see these.
 
-    `grantable` says that nothing is beyond; `standing` whether the person who looks may answer, and why (not).
+    `grantable` says that nothing is beyond; `standing` whether the person who looks may grant, and why (not);
+    `refusable` whether they may refuse or acknowledge. None and False when nobody is asked any more.
     """
 
     question: Question
     beyond: tuple[tuple[str, str], ...] = ()
     grantable: bool = False
     standing: Standing | None = None
+    refusable: bool = False
 
 
 class RunView(Noun):

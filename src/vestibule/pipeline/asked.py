@@ -28,6 +28,7 @@ def _view(services: Services, record: RunRecord, question: Question) -> AskedVie
         beyond=tuple((item.path, item.why) for item in out),
         grantable=not out,
         standing=_standing(services.person, question) if waits else None,
+        refusable=waits and is_named(services.person, question.eligible),
     )
 
 

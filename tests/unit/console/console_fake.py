@@ -14,9 +14,10 @@ from vestibule.console.sessions import Sessions
 from vestibule.core.clock import rfc3339
 from vestibule.core.errors import Refused
 from vestibule.core.ids import new_id, new_run_id
-from vestibule.core.labels import Integrity
+from vestibule.core.labels import Confidentiality, Integrity, Label
 from vestibule.core.model import (
     AgentRef,
+    AnswerChoice,
     Budget,
     Choice,
     Decision,
@@ -25,6 +26,7 @@ from vestibule.core.model import (
     GateBinding,
     Person,
     Place,
+    Question,
     Scope,
     Spec,
     State,
@@ -36,12 +38,14 @@ from vestibule.core.model import (
 )
 from vestibule.core.refusal import refusal
 from vestibule.core.runs import (
+    AskedView,
     Check,
     Counts,
     LogHead,
     Outcome,
     RunSummary,
     RunView,
+    Standing,
     TimelineEvent,
     binding_digest,
 )
@@ -271,6 +275,31 @@ def rebound(view: RunView, head: str) -> RunView:
     return view.model_copy(update={"gate": gate, "head_commit": head})
 
 
+def asked_question(run: str, **changes: Any) -> AskedView:
+    """A question of the agent's that this person may answer. `changes` replace fields of the view or the question."""
+    fields: dict[str, Any] = {
+        "id": "q-0123456789abcdef",
+        "run": run,
+        "round": 1,
+        "attempt": 1,
+        "kind": "scope",
+        "asked": {"paths": ["lib/prices.py", "lib/tax/**"], "access": "read"},
+        "why": "The total needs the rates.",
+        "digest": "sha256:" + "7" * 64,
+        "labels": Label(integrity=Integrity.MEMBER, confidentiality=Confidentiality.INTERNAL),
+        "requester": "local:carol",
+        "eligible": ("local:alice", "local:bob"),
+        "self_approval": "never",
+        "opened": rfc3339(NOW - timedelta(minutes=5)),
+        "expires": rfc3339(NOW + timedelta(days=1)),
+    }
+    own = {"beyond", "grantable", "standing", "refusable"}
+    question = Question(**{**fields, **{name: value for name, value in changes.items() if name not in own}})
+    may = Standing(may=True, reason="local:alice may answer.")
+    view: dict[str, Any] = {"grantable": True, "standing": may, "refusable": True}
+    return AskedView(question=question, **{**view, **{name: changes[name] for name in own & set(changes)}})
+
+
 class FakeRuns:
     """A `RunReader` and a `DecideGate` over a dictionary. `broken` is raised by whatever is asked next."""
 
@@ -279,6 +308,8 @@ class FakeRuns:
         self.decided: list[tuple[str, str, str, Person]] = []
         self.broken: Exception | None = None
         self.decide_fails: Exception | None = None
+        self.answered: list[tuple[str, str, str, Person]] = []
+        self.answer_fails: Exception | None = None
 
     def list_runs(self) -> list[RunSummary]:
         if self.broken:
@@ -302,6 +333,7 @@ class FakeRuns:
                 ),
                 changed_files=len(view.changed_files),
                 cost_nano_usd=view.usage.cost_nano_usd,
+                questions=sum(item.question.state == "open" for item in view.questions),
             )
             for view in self.views.values()
         ]
@@ -343,6 +375,24 @@ class FakeRuns:
             }
         )
         return Outcome(run=run, state=state, decision=decision.id, message=f"Recorded: {choice}.")
+
+
+    def answer(self, question: str, choice: AnswerChoice, reason: str, seen: str, person: Person) -> Outcome:
+        if self.answer_fails:
+            raise self.answer_fails
+        view = next(view for view in self.views.values() for item in view.questions if item.question.id == question)
+        [item] = [item for item in view.questions if item.question.id == question]
+        if seen != item.question.digest:
+            raise Refused(refusal("review.stale", "It is another question.", agent="-", person="Look again."))
+        self.answered.append((question, choice, reason, person))
+        state = "granted" if choice == "grant" else "closed" if item.question.kind == "block" else "refused"
+        after = item.question.model_copy(
+            update={"state": state, "person": person, "reason": reason, "answered": rfc3339(NOW)}
+        )
+        done = item.model_copy(update={"question": after, "standing": None, "refusable": False})
+        others = tuple(done if other is item else other for other in view.questions)
+        self.views[view.run] = view.model_copy(update={"questions": others})
+        return Outcome(run=view.run, state=view.state, decision=question, message=f"Recorded: {choice}.")
 
 
 def new_run(offset: int = 0) -> str:
@@ -388,6 +438,7 @@ class Console:
             sessions=self.sessions,
             origin=ORIGIN,
             clock=lambda: self.moment,
+            answer=self.runs.answer,
         )
 
     def visitor(self, *, raise_errors: bool = True) -> TestClient:
