@@ -28,6 +28,8 @@ class Rights:
     """Folded paths of the view."""
     partial: frozenset[str] = frozenset()
     """Folded paths of files that the view shows in part."""
+    links: frozenset[str] = frozenset()
+    """Paths of the view that are symbolic links."""
     label: Label = REPOSITORY
     """The join of all files of the view."""
 
@@ -37,6 +39,7 @@ class Rights:
             scope,
             shown=frozenset(fold(item.path) for item in view.files),
             partial=frozenset(fold(path) for path in view.partial),
+            links=frozenset(item.path for item in view.files if item.mode == "120000"),
             label=label_of_all((item.path for item in view.files), scope.labels),
         )
 

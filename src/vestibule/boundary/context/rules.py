@@ -7,7 +7,7 @@ Rules this module keeps:
 3. A patch asks once for every file it touches.
 4. A tool that does not exist, or arguments that cannot be read, still ask: every call is decided.
 5. Facts come from the scope, the view and the request, never from whether a file exists: a refusal
-   cannot tell what is there.
+   cannot tell what is there. Only where a link of the view leads is looked up, for a path that may be read.
 6. What an agent asks people for is planned from its own words and the answer so far. No ceiling takes part, so the
    answer to a request beyond it is the answer to any other.
 """
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from vestibule.boundary.context import catalogue
 from vestibule.boundary.context.extension import ToolSource
+from vestibule.boundary.context.links import ReadLink, leads_to
 from vestibule.boundary.context.rights import Rights
 from vestibule.boundary.context.wire.patch import BadPatch, FilePatch, parse_patch
 from vestibule.core.control_files import control_file
@@ -69,6 +70,8 @@ class Call:
     """The person's answer to `ask`, when there is one."""
     wait_seconds: int = 0
     """How long the agent would wait for the answer to `ask`."""
+    through: str = ""
+    """The path that was sent, when links of the view lead from it to the one in `arguments`."""
     broken: DependencyDown | None = None
     """Why a fact is missing: what the agent is told when policy has denied the call for it."""
 
@@ -81,8 +84,14 @@ class _Plan(Protocol):
     def __call__(self, given: dict[str, Any], rights: Rights) -> Call: ...
 
 
-def plan(name: str, arguments: Mapping[str, Any], rights: Rights, find: Find | None = None) -> Call:
-    """What the call asks for. `find` looks for answers; it is only called for `request_scope`."""
+def plan(
+    name: str,
+    arguments: Mapping[str, Any],
+    rights: Rights,
+    find: Find | None = None,
+    read_link: ReadLink | None = None,
+) -> Call:
+    """What the call asks for. `find` looks for answers (for `request_scope` only), `read_link` at links of the view."""
     given = {key: value for key, value in arguments.items() if value is not None}
     tool = catalogue.TOOLS.get(name)
     if tool is None:
@@ -97,7 +106,21 @@ def plan(name: str, arguments: Mapping[str, Any], rights: Rights, find: Find | N
         return Call(name, {}, (_call_step(name, rights),), problem=sentence)
     if name == "request_scope":
         return _request_scope(given, rights, find)
-    return _PLANS[name](given, rights)
+    call = _PLANS[name](given, rights)
+    if read_link is not None and rights.links and name in _READING and given.get("path"):
+        return _through_links(call, rights, read_link)
+    return call
+
+
+def _through_links(call: Call, rights: Rights, read_link: ReadLink) -> Call:
+    """A call that reads through links of the view, as a call for what they lead to; both paths are asked for."""
+    path = call.arguments["path"]
+    may = rights.readable(path) if call.tool == "read_file" else rights.reaches(path) and control_file(path) is None
+    target = leads_to(path, rights.links, read_link) if may else None
+    if target is None:
+        return call
+    there = _PLANS[call.tool]({**call.arguments, "path": target}, rights)
+    return replace(there, steps=(*call.steps, *there.steps), through=path)
 
 
 def workspace_path(text: Any, *, root: bool = False) -> str:

@@ -82,6 +82,16 @@ class Toolbox:
             report=self.report,
         )
 
+    def is_quick(self, call: Call) -> bool:
+        """Whether to carry the call out takes less than to hand it to a thread: reading a small file."""
+        if call.tool != "read_file" or call.source is not None or call.problem is not None:
+            return False
+        try:
+            found = self.workspace.entry(call.arguments["path"])
+        except (Refused, NotDone, OSError):
+            return False  # the thread says what is wrong
+        return found is not None and found.kind == "file" and found.size <= self.limits.quick_bytes
+
     def carry_out(self, call: Call) -> Answer:
         """Does what was decided.
 
@@ -202,7 +212,7 @@ class Toolbox:
         part, end, cut = _part(lines, first, last, self.limits.read_bytes)
         if end == len(lines) and not text.endswith("\n"):
             part = part.removesuffix("\n")
-        notes = []
+        notes = [f"{call.through} is a link; this is {path}."] if call.through else []
         if cut:
             notes.append(f"Line {end} is longer than {self.limits.read_bytes} bytes and was cut.")
         if first > 1 or end < len(lines):
