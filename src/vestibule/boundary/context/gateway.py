@@ -243,7 +243,7 @@ class ContextApp:
                 if call is not None:
                     return call
         if name != "request_scope" or self._questions is None:
-            return rules.plan(name, arguments, toolbox.rights)
+            return rules.plan(name, arguments, toolbox.rights, read_link=toolbox.workspace.read_link)
         plan = partial(rules.plan, name, arguments, toolbox.rights, self._questions.find)
         return await asyncio.get_running_loop().run_in_executor(self._threads, plan)
 
