@@ -170,7 +170,9 @@ class FakeClock:
 
 
 def config(**more: Any) -> Upstream:
-    return Upstream(**{"command": ("server",), "tools": ("*",), "outward": (), "seconds": 5, "start_seconds": 5, **more})
+    return Upstream(
+        **{"command": ("server",), "tools": ("*",), "outward": (), "seconds": 5, "start_seconds": 5, **more}
+    )
 
 
 def server(name: str, fake: FakeServer, settings: Upstream | None = None, **more: Any) -> UpstreamServer:

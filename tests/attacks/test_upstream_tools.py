@@ -39,7 +39,10 @@ def test_poison_in_the_schema_the_annotations_or_the_servers_instructions_is_nev
     with running(tmp_path, {"calc": (fake, config())}, pins_of={"calc": pinned("calc", [honest])}) as run:
         listed = json.dumps(run.tools())
         assert run.refused("calc__add", text="1")["rule"] == "upstream.changed"
-        _, greeted = run.rpc("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}})
+        _, greeted = run.rpc(
+            "initialize",
+            {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}},
+        )
     assert "IMPORTANT" not in listed
     assert "obey the server" not in json.dumps(greeted)
 
@@ -97,7 +100,11 @@ def test_no_answer_of_a_person_about_one_call_lifts_the_quarantine(tmp_path: Pat
 
 
 def test_the_same_tools_in_another_order_are_the_same(tmp_path: Path) -> None:
-    schema = {"required": ["b", "a"], "properties": {"b": {"type": "string"}, "a": {"type": "string"}}, "type": "object"}
+    schema = {
+        "required": ["b", "a"],
+        "properties": {"b": {"type": "string"}, "a": {"type": "string"}},
+        "type": "object",
+    }
     other = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "required": ["a", "b"]}
     fake = FakeServer([tool("two", schema=schema), tool("one")])
     before = pinned("calc", [tool("one"), tool("two", schema=other)])
@@ -121,7 +128,9 @@ def test_a_tool_named_like_a_built_in_one_of_us_or_of_an_agent_program_is_refuse
     assert fake.calls == []
 
 
-@pytest.mark.parametrize(("one", "other"), [("list_docs", "List-docs"), ("a.b", "a_b"), ("modern", "modem"), ("l1st", "list")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("list_docs", "List-docs"), ("a.b", "a_b"), ("modern", "modem"), ("l1st", "list")]
+)
 def test_two_tools_that_look_the_same_are_both_refused(tmp_path: Path, one: str, other: str) -> None:
     fake = FakeServer([tool(f"x{one}"), tool(f"x{other}")])
     with running(tmp_path, {"docs": (fake, config())}) as run:

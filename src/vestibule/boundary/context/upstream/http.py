@@ -47,7 +47,7 @@ class HttpConnection:
         self._session = ""
         self._version = ""
         self._modern = False
-        self._live: set[http.client.HTTPConnection] = set()
+        self._live: set[_UnderWay] = set()
         self._closed = False
         self.changed = threading.Event()
 
@@ -89,8 +89,8 @@ class HttpConnection:
         with self._lock:
             self._closed = True
             live = list(self._live)
-        for connection in live:
-            _abort(connection)
+        for under_way in live:
+            under_way.abort()
         return ""
 
     # --- one exchange ---------------------------------------------------------------------------------------
@@ -103,27 +103,31 @@ class HttpConnection:
         if left <= 0:
             raise wire.Slow("there was no time left to ask it")
         connection = self._connection(min(left, CONNECT_SECONDS))
+        under_way = _UnderWay()
         with self._lock:
             if self._closed:
                 raise wire.Gone("it was ended")
-            self._live.add(connection)
+            self._live.add(under_way)
         late = threading.Event()
 
         def stop() -> None:
             late.set()
-            _abort(connection)
+            under_way.abort()
 
         timer = threading.Timer(left, stop)
         timer.daemon = True
         timer.start()
         try:
+            connection.connect()
+            under_way.begin(connection.sock)
+            connection.sock.settimeout(max(0.01, deadline - time.monotonic()))
             connection.request(verb, self._path, body=body, headers=self._headers(more))
-            if connection.sock is not None:
-                connection.sock.settimeout(max(0.01, deadline - time.monotonic()))
             response = connection.getresponse()
             _check(response)
             yield response
         except wire.ServerFailed:
+            if late.is_set():
+                raise wire.Slow("it did not answer in time") from None
             raise
         except (OSError, http.client.HTTPException, ValueError):
             if late.is_set() or time.monotonic() >= deadline:
@@ -132,7 +136,7 @@ class HttpConnection:
         finally:
             timer.cancel()
             with self._lock:
-                self._live.discard(connection)
+                self._live.discard(under_way)
             connection.close()
 
     def _connection(self, seconds: float) -> http.client.HTTPConnection:
@@ -213,8 +217,26 @@ def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:
             data.append(line[5:].removeprefix(b" "))
 
 
-def _abort(connection: http.client.HTTPConnection) -> None:
-    sock = connection.sock
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+class _UnderWay:
+    """The socket of an exchange. `http.client` forgets it when an answer has no length, and goes on reading."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._ended = False
+
+    def begin(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._socket = sock
+            ended = self._ended
+        if ended:
+            self.abort()
+
+    def abort(self) -> None:
+        """Whoever reads or writes there fails now."""
+        with self._lock:
+            self._ended = True
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    # The plain socket's: that of a TLS socket would let who reads go on without TLS.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
