@@ -118,7 +118,8 @@ def test_an_agent_cannot_learn_where_the_ceiling_is(house: House) -> None:
 SMUGGLE = """
 import os, subprocess
 tricks = ["lib/../hidden/plan.md", "/etc/passwd", "lib/%2e%2e/hidden/plan.md", "lib\\\\..\\\\x", "./../x",
-          "lib/.git/config", "LIB/util.py/..", "lib/util.py\\u0000", "lib/AGENTS.md", ".github/workflows/x.yml", "~/x", "lib/con"]
+          "lib/.git/config", "LIB/util.py/..",
+          "lib/util.py\\u0000", "lib/AGENTS.md", ".github/workflows/x.yml", "~/x", "lib/con"]
 for trick in tricks:
     say("TRICK", call("request_scope", paths=[trick], why="Please.")[0])
 status, text = call("request_scope", paths=["src/sub/away.py"], why="x")
