@@ -183,3 +183,25 @@ def test_what_an_attempt_that_was_cut_off_had_read_is_not_forgotten(house: House
     starts = [item for item in done.json["events"] if item["action"] == "agent.start" and item["phase"] == "intent"]
     assert [item["labels"]["integrity"] for item in starts] == ["member", "web"]
     assert done.json["labels"] == {"integrity": "web", "confidentiality": "secret"}
+
+
+def test_the_operators_view_holds_whatever_the_repository_says(house: House) -> None:
+    house.operate("views:\n  - {paths: ['src/**'], show: schema}\n")
+    seen = house.vestibule("sandbox", "exec", "--repo", str(house.repo), "--", "cat", "src/fake.json")
+    assert json.loads(seen.out)["$schema"]
+    assert house.vestibule("sandbox", "exec", "--repo", str(house.repo), "--", "ls", "src").out == "fake.json\n"
+    hidden = house.vestibule("sandbox", "exec", "--repo", str(house.repo), "--", "cat", "data/patients.json")
+    assert RECORD not in hidden.out
+    assert '"died"' in hidden.out
+
+
+def test_a_run_over_what_its_provider_may_learn_sends_nothing(house: House) -> None:
+    path = house.folder / "script.yaml"
+    path.write_text("version: 1\nturns:\n  - {text: done}\n", "utf-8")
+    provider = {"api": "scripted", "script": str(path), "models": ["*"], "clearance": "internal"}
+    house.operate(f"models:\n  scripted: {json.dumps(provider)}\n")
+    done = house.run("--agent", "reference", "--model", "claude-sonnet-5")
+    asked = [item for item in done.json["events"] if item["action"] == "model.request" and item["subject"] == "agent"]
+    assert asked
+    assert {tuple(item["reasons"]) for item in asked} == {("labels.model_clearance",)}
+    assert done.json["usage"]["requests"] == 0

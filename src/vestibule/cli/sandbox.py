@@ -13,6 +13,7 @@ import click
 from vestibule.cli.base import top
 
 if TYPE_CHECKING:
+    from vestibule.config.schema import OperatorConfig
     from vestibule.core.ids import Sha
     from vestibule.core.model import Scope
     from vestibule.core.ports import SandboxResult
@@ -54,7 +55,7 @@ def execute(repo: Path, base: str, role: str, argv: tuple[str, ...], *, as_json:
         home = make_private_folder(state_dir())
         backend = LocalSandbox(tools=operator.sandbox.tools, state=home, forbidden=(config_dir(os.environ),))
         git = Git.open(top(repo))
-        name, scope, minimum = _rights(git, base, role)
+        name, scope, minimum = _rights(git, base, role, operator)
         events: list[dict[str, Any]] = []
 
         def note(phase: str, details: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ def _summary(result: SandboxResult, role: str, events: list[dict[str, Any]]) -> 
     }
 
 
-def _rights(git: Git, base: str, role: str) -> tuple[str, tuple[Sha, Scope], tuple[str, ...]]:
+def _rights(git: Git, base: str, role: str, operator: OperatorConfig) -> tuple[str, tuple[Sha, Scope], tuple[str, ...]]:
     """(role's name, (base commit, scope), walls the repository wants)."""
     from vestibule.cli.base import base_of, rights_of
     from vestibule.cli.output import say
@@ -110,8 +111,10 @@ def _rights(git: Git, base: str, role: str) -> tuple[str, tuple[Sha, Scope], tup
     name, commit = base_of(git, base, "It is not clear what to show.")
     chosen, rights, config = rights_of(git, commit, name, role, say)
     if config is None:
-        return chosen, (commit, Scope(read=rights.read, write=rights.write)), ()
-    return chosen, (commit, scope_of(rights, config)), config.sandbox.minimum
+        views = tuple(item.rule("organisation") for item in operator.views)
+        scope = Scope(read=rights.read, write=rights.write, bounds=operator.scope.bounds(), views=views)
+        return chosen, (commit, scope), ()
+    return chosen, (commit, scope_of(rights, config, operator)), config.sandbox.minimum
 
 
 def _run(
