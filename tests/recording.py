@@ -38,14 +38,20 @@ class Recording:
 
 
 @contextmanager
-def recording(turns: list[dict[str, Any]]) -> Iterator[Recording]:
-    """A provider on loopback that answers with `turns` until the block ends."""
+def recording(turns: list[dict[str, Any]], *, broken_after: int | None = None) -> Iterator[Recording]:
+    """A provider on loopback that answers with `turns` until the block ends; with 400 after so many requests."""
     key = secrets.token_urlsafe(24)
     provider = build_scripted_app(json.dumps({"version": 1, "turns": turns}).encode(), "script.json", key)
     listener = socket.create_server(("127.0.0.1", 0))
     found = Recording(url=f"http://127.0.0.1:{listener.getsockname()[1]}", key=key)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if broken_after is not None and len(found.bodies) >= broken_after and scope["type"] == "http":
+            error = {"type": "error", "error": {"type": "invalid_request_error", "message": "broken"}}
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": json.dumps(error).encode()})
+            return
         parts: list[bytes] = []
 
         async def heard() -> Any:
