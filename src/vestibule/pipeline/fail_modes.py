@@ -35,6 +35,8 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("admission", "walls of the configured minimum", "task.walls", _E2E + "test_missing_wall_refuses"),
     ("admission", "provider key", "dependency.provider_key", _E2E + "test_missing_provider_key_refuses"),
     ("admission", "state folder", "dependency.state", _E2E + "test_unwritable_state_folder_refuses"),
+    ("admission", "a decision for each round in the log", "task.unadmitted", _PIPELINE + "pipeline_admission.py::test_an_attempt_without_an_admission_touches_nothing"),
+    ("admission", "permission that can be found out", "task.permission", _PIPELINE + "pipeline_admission.py::test_each_way_is_refused_for_who_may_not_write"),
     ("admission", "guards that answer to a forbidden call", "dependency.guard", _E2E + "test_dead_guard_refuses"),
     ("policy", "evaluation without error", "policy.error", _POLICY + "test_an_engine_that_reports_an_error_is_a_deny"),
     ("policy", "evaluation that ends", "policy.error", _POLICY + "test_a_policy_that_does_not_end_is_a_deny_until_its_threads_end"),

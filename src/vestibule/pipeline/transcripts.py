@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +90,14 @@ def transcripts(folder: Path, entries: Iterable[Entry]) -> Iterator[Transcript]:
 
 def _state(path: Path, sha256: str, size: int) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return "missing"
     except OSError:
         return "unreadable"
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        os.close(descriptor)
+        return "changed"
     with os.fdopen(descriptor, "rb") as file:
-        if os.fstat(descriptor).st_size != size:
-            return "changed"
         return "kept" if hashlib.file_digest(file, "sha256").hexdigest() == sha256 else "changed"
