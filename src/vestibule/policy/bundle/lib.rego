@@ -40,13 +40,25 @@ unmet contains name if {
 }
 
 unmet contains name if {
-	some name, values in needed.one_of
-	not input.facts[name] in values
+	some name, _ in needed.one_of
+	not name in fitting
 }
 
 unmet contains name if {
+	some name, _ in needed.any
+	not name in fitting
+}
+
+# `not` stands before plain comparisons, names and bound variables only: before `in` or a call, engines differ on
+# what is undefined inside (OPA drops the rule, rego-cpp lets it fire).
+fitting contains name if {
+	some name, values in needed.one_of
+	input.facts[name] in values
+}
+
+fitting contains name if {
 	some name, kind in needed.any
-	not type_name(input.facts[name]) == kind
+	type_name(input.facts[name]) == kind
 }
 
 well_typed contains name if {
@@ -72,8 +84,12 @@ deny contains "policy.fact_missing" if {
 
 deny contains reason(needed.reason[name], input.facts[name]) if {
 	not permit
+	some name in well_typed - waiting
+}
+
+waiting contains name if {
 	some name in well_typed
-	not needed.after[name] in unmet
+	needed.after[name] in unmet
 }
 
 # A fact that names a rule of the same family is itself the reason: `path.traversal` rather than `path`.

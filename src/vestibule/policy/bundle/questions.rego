@@ -68,5 +68,7 @@ deny contains "review.agent" if {
 
 deny contains "review.choice" if {
 	input.action == "question.answer"
-	not input.resource.choice in {"grant", "refuse"}
+	not answer_choice
 }
+
+answer_choice if input.resource.choice in {"grant", "refuse"}

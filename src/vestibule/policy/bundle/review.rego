@@ -41,5 +41,7 @@ deny contains "review.agent" if {
 
 deny contains "review.choice" if {
 	input.action == "review.decide"
-	not input.resource.choice in {"approve", "request-changes", "reject"}
+	not review_choice
 }
+
+review_choice if input.resource.choice in {"approve", "request-changes", "reject"}

@@ -55,9 +55,11 @@ established_by := {
 
 deny contains "task.permission_source" if {
 	input.action == "task.admit"
-	sources := established_by[input.facts.trigger]
-	not input.facts.permission_source in sources
+	established_by[input.facts.trigger]
+	not established
 }
+
+established if input.facts.permission_source in established_by[input.facts.trigger]
 
 # A program acts only as the installation that the forge vouches for, and a person never acts as one.
 deny contains "task.bot" if {
