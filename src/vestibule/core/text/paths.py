@@ -4,8 +4,9 @@ Rules it keeps:
 1. The result is relative, `/`-separated, NFC, without `.`, `..` or empty segments.
 2. It refuses rather than repairs, except for a leading `./`, doubled slashes and inner `.` segments.
 3. What another system could read as something else is refused: NUL and control characters,
-   backslashes, percent-encoded separators and dots, invisible format characters, trailing dots and
-   spaces, device names (Windows), NTFS streams and short names, every spelling of `.git`.
+   backslashes, percent-encoded separators and dots (overlong forms too), characters whose compatibility form is a
+   separator or a name of dots, invisible format characters, trailing dots and spaces, device names (Windows), NTFS
+   streams and short names, every spelling of `.git`.
 4. Non-UTF-8 and over-long names are refused (255 bytes a segment, 4,096 in all: `NAME_MAX`, `PATH_MAX`).
 
 Sources: git's `verify_path` and `core.protectNTFS`/`core.protectHFS` (CVE-2014-9390, CVE-2019-1352,
@@ -22,7 +23,12 @@ MAX_SEGMENT_BYTES = 255
 
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:\..*)?\Z", re.IGNORECASE)
 _SHORT_GIT = re.compile(r"git~[0-9]+\Z", re.IGNORECASE)
-_ENCODED = re.compile(r"%(?:2e|2f|5c|00|25)", re.IGNORECASE)
+_ENCODED = re.compile(r"%(?:0[0ad]|2e|2f|5c|25|c[01]|e0%[89]|f0%8|u(?:00|ff)|u22)", re.IGNORECASE)
+"""Encoded dots, slashes, backslashes, percent signs, NUL and line ends; overlong forms (RFC 3629 section 3: C0, C1,
+E0 80 to E0 9F, F0 80 to F0 8F); the `%uXXXX` form of the ASCII and full-width ranges and of look-alike slashes."""
+
+_LOOKALIKE = {"\u2215": "/", "\u2044": "/", "\u29f8": "/", "\u2216": "\\", "\u29f5": "\\", "\u29f9": "\\"}
+"""Characters that some systems turn into a separator ("best fit"), and that compatibility forms leave alone."""
 
 
 class PathRefused(ValueError):
@@ -88,7 +94,17 @@ def _check_segment(part: str) -> None:
         raise PathRefused(
             "path.trailing", "A name in the path begins or ends with a space or ends with a dot.", "Remove it."
         )
-    folded = unicodedata.normalize("NFKC", part).casefold()
+    if part.isascii():
+        folded = part.casefold()
+    else:
+        plain = unicodedata.normalize("NFKC", "".join(_LOOKALIKE.get(char, char) for char in part))
+        if "/" in plain or "\\" in plain or not plain.strip(". "):
+            raise PathRefused(
+                "path.encoded",
+                "The path contains characters that stand for dots or slashes.",
+                "Write the path plainly.",
+            )
+        folded = plain.casefold()
     if folded == ".git" or folded.startswith(".git:") or _SHORT_GIT.match(folded):
         raise PathRefused("path.git", "The path leads into git's own folder.", "Work on tracked files only.")
     if ":" in part:

@@ -2,7 +2,7 @@
 
 Rules it keeps:
 1. UTF-8, one object, no duplicate keys, no NaN or infinity, at most `MAX_DEPTH` levels, no lone
-   surrogates outside `params.arguments` (there the path normaliser names them).
+   surrogates, and no bytes that are no UTF-8, outside `params.arguments` (there the path normaliser names them).
 2. No batches; no responses posted to the server, unless the endpoint asks clients anything (`answers`).
 3. An id is a string of at most 256 characters or an integer.
 4. What goes on is written anew from the parsed value, so a second parser cannot read it differently.
@@ -140,10 +140,8 @@ def strict_json(body: bytes) -> Any:
 
 
 def _strict(body: bytes) -> Any:
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadMessage(PARSE_ERROR, "The body is not UTF-8.") from None
+    # A byte that is no UTF-8 (an overlong form, for one) becomes a lone surrogate, and is judged as one.
+    text = body.decode("utf-8", "surrogateescape")
     try:
         value = json.loads(
             text,
