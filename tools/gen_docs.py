@@ -358,6 +358,38 @@ def _value(name: str, value: Any) -> str:
     return f"{value:,.0f}"
 
 
+def agents() -> str:
+    from vestibule.agents.registry import ADAPTERS, adapter
+
+    rows = []
+    for name in ADAPTERS:
+        about = adapter(name).about
+        tested = ", ".join(f"{item.version} ({', '.join(item.modes)})" for item in about.verified)
+        reads = ", ".join(code(item) for item in about.reads)
+        rows.append((code(name), code(about.program) if about.program else "", ", ".join(about.modes), tested, reads))
+    return table(("adapter", "program", "modes", "tested with", "control files it would obey"), rows)
+
+
+def tool_spellings() -> str:
+    from vestibule.core.tool_names import CLIS, spelling
+
+    rows = []
+    for cli in CLIS:
+        namespace, name = spelling(cli, "S", "TOOL") or ("", "")
+        rows.append((code(cli), f"namespace {code(namespace)}, name {code(name)}" if namespace else code(name)))
+    return table(("program", "tool `TOOL` of server `S`"), rows)
+
+
+def tool_names() -> str:
+    from vestibule.core.tool_names import BUILT_IN, CLIS
+
+    clis = [cli for cli in CLIS if cli != "reference"]
+    rows = (
+        (row.kind, code(row.name), *(", ".join(code(name) for name in row.of(cli)) for cli in clis)) for row in BUILT_IN
+    )
+    return table(("kind", "tool", *(code(cli) for cli in clis)), rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "repository-keys": repository_keys,
@@ -370,6 +402,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "protected": protected,
     "control-files": control_files,
     "fail-modes": fail_modes,
+    "agents": agents,
+    "tool-spellings": tool_spellings,
+    "tool-names": tool_names,
     "limits": limits,
 }
 
