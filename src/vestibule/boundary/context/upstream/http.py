@@ -210,7 +210,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:
             raise wire.BadServer("its answer is too large")
         line = line.rstrip(b"\r\n")
         if not line:
-            if data:
+            if any(data):  # an event without data only primes a client that would reconnect
                 yield b"\n".join(data)
             data = []
         elif line.startswith(b"data:"):

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-
 from tests.upstream_fake import text, tool
+
 from vestibule.boundary.context.upstream import http as http_way
 from vestibule.boundary.context.upstream import wire
 from vestibule.boundary.context.upstream.http import HttpConnection
@@ -297,7 +297,7 @@ def test_closing_ends_what_is_under_way(site: Site) -> None:
     ],
 )
 def test_an_address_that_is_not_https_or_this_machine_is_no_configuration(url: str) -> None:
-    with pytest.raises(ValueError, match="url|https"):
+    with pytest.raises(ValueError, match=r"url|https"):
         Upstream(url=url, tools=("*",))
 
 

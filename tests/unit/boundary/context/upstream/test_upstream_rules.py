@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.upstream_fake import pinned, tool
+
 from vestibule.boundary.context.upstream import names, pins
 from vestibule.boundary.context.upstream.arguments import MAX_ARGUMENT_BYTES, check
 from vestibule.boundary.context.upstream.breaker import MAX_PAUSE, Breaker
@@ -249,8 +249,8 @@ def test_pins_come_back_as_they_were_written(tmp_path: Path) -> None:
         lambda text: text.replace('"server": "docs"', '"server": "bugs"'),
         lambda text: text.replace('"version": 1', '"version": 2'),
         lambda text: text.replace('"by"', '"who"'),
-        lambda text: "[]",  # noqa: ARG005
-        lambda text: "",  # noqa: ARG005
+        lambda text: "[]",
+        lambda text: "",
     ],
 )
 def test_a_pin_file_that_is_not_as_it_was_written_is_no_empty_set(tmp_path: Path, damage: Any) -> None:
