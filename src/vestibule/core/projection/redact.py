@@ -18,6 +18,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection
 from datetime import date, time
+from functools import lru_cache
 from itertools import pairwise
 
 from vestibule.core.projection.base import Tree
@@ -79,6 +80,7 @@ _PAIRS: dict[tuple[str, str], str] = {
 }
 
 
+@lru_cache(maxsize=4096)
 def by_name(field: str) -> tuple[str, ...]:
     """The kinds that a field of this name can be of."""
     if "⟦" in field:  # a key that was replaced
@@ -104,15 +106,21 @@ def redact(tree: Tree, kinds: Collection[str]) -> Tree:
     return _redact(tree, tuple(kind for kind in KINDS if kind in kinds), None)
 
 
+@lru_cache(maxsize=4096)
+def _key(key: str, kinds: tuple[str, ...]) -> tuple[str, str | None]:
+    """How a key is shown, and the kind that it says its value is of."""
+    return redact_text(key, kinds), next((kind for kind in by_name(key) if kind in kinds), None)
+
+
 def _redact(tree: Tree, kinds: tuple[str, ...], named: str | None) -> Tree:
     if isinstance(tree, dict):
         found: dict[str, Tree] = {}
         for key, value in tree.items():
-            own = next((kind for kind in by_name(key) if kind in kinds), named)
-            shown, number = redact_text(key, kinds), 2
+            plain, own = _key(key, kinds)
+            shown, number = plain, 2
             while shown in found:
-                shown, number = f"{redact_text(key, kinds)} {number}", number + 1
-            found[shown] = _redact(value, kinds, own)
+                shown, number = f"{plain} {number}", number + 1
+            found[shown] = _redact(value, kinds, own or named)
         return found
     if isinstance(tree, list):
         return [_redact(item, kinds, named) for item in tree]
@@ -148,7 +156,7 @@ def redact_text(text: str, kinds: Collection[str]) -> str:
     """The text with everything that looks like one of these kinds replaced."""
     if "email" in kinds and "@" in text:
         text = _EMAIL.sub(lambda match: _if(match, "email", any(char.isalpha() for char in match[1])), text)
-    if any(char.isdecimal() for char in text) or text.count(":") > 1:
+    if _DIGIT.search(text) or text.count(":") > 1:
         for kind, replace in _NUMBERS:
             if kind in kinds:
                 text = replace(text)
@@ -159,6 +167,7 @@ def _if(match: re.Match[str], kind: str, really: bool) -> str:
     return placeholder(kind) if really else match[0]
 
 
+_DIGIT = re.compile(r"\d")
 _EMAIL = re.compile(r"(?<![\w.+%'!#$&*/=?^`{|}~-])[\w.+%'!#$&*/=?^`{|}~-]++@(\[?[\w.:-]++\]?)")
 _UUID = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}(?![0-9A-Fa-f])")
 _IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)")
