@@ -48,7 +48,10 @@ def _show(found: list[RunSummary]) -> None:
     rows = [
         {
             "run": Text(item.run),
-            "state": Text(item.state.value.replace("_", " "), style=state_style(item.state.value)),
+            "state": Text(
+                item.state.value.replace("_", " ") + (f", asks {item.questions}" if item.questions else ""),
+                style="yellow" if item.questions else state_style(item.state.value),
+            ),
             "age": Text(_age(item.updated), style="dim"),
             "denied": Text(str(item.decisions.deny or ""), style="red"),
             "cost": Text(_cost(item, format_usd(item.cost_nano_usd))),

@@ -6,7 +6,7 @@ Rules it keeps:
    as `failed`: the agent has nothing to go on with.
 2. The move is one change of the run's row, made under its lease and only while it still waits: doing it again does
    nothing. Grants join the scope when the round begins (`questions.apply_grants`).
-3. An answer needs no lease while the agent works: the process that drives the run looks out for it.
+3. An answer waits for no lease while the agent works: the process that drives the run looks out for it.
 """
 
 from __future__ import annotations

@@ -76,16 +76,22 @@ class Driver:
         """
         asked = self.services.questions.must(question)
         record = self.expire(self.services.runs.get(asked.run))
-        after = record_answer(
-            self.services,
-            record,
-            asked,
-            choice,
-            reason,
-            person=person,
-            channel="console" if channel == "console" else "cli",
-            seen=seen or asked.digest,
-        )
+        with contextlib.ExitStack() as turn:
+            folder = self.services.folder(record.id)
+            if record.state in (State.AWAITING_ANSWER, State.AWAITING_REVIEW) or holder(folder) is None:
+                # Nobody's reconciler closes what is being answered here; while a run is driven, its driver's lease
+                # keeps the others away.
+                turn.enter_context(Lease(folder, record.id, patience=TURN_SECONDS))
+            after = record_answer(
+                self.services,
+                record,
+                asked,
+                choice,
+                reason,
+                person=person,
+                channel="console" if channel == "console" else "cli",
+                seen=seen or asked.digest,
+            )
         return self.services.runs.get(asked.run), after
 
     def on(self, run: str) -> RunRecord:
