@@ -394,20 +394,17 @@ def parts_named(sources: Mapping[str, str], rule: str) -> frozenset[tuple[str, .
 
     `WHOLE` where `input` or `data` is used in a way that does not say which parts.
     """
-    statements: list[tuple[str, list[Token]]] = []
+    spans: list[tuple[str, list[Token]]] = []
     for text in sources.values():
         try:
-            words = tokens(text)
+            spans += statements(tokens(text))
         except ValueError:
             return WHOLE
-        starts = [*_starts(words), len(words)]
-        statements.append(("", words[: starts[0]]))
-        statements += [(words[first].text, words[first:last]) for first, last in pairwise(starts)]
     found: set[tuple[str, ...]] = set()
     used, asked = {"", rule}, {"", rule}
     while asked:
         names: set[str] = set()
-        for head, words in statements:
+        for head, words in spans:
             if head in asked:
                 parts = _parts(words)
                 if parts is None:
@@ -418,6 +415,13 @@ def parts_named(sources: Mapping[str, str], rule: str) -> frozenset[tuple[str, .
         used |= names
     whole = {path for path in found if len(path) == 1}
     return frozenset(path for path in found if len(path) == 1 or path[:1] not in whole)
+
+
+def statements(words: list[Token]) -> list[tuple[str, list[Token]]]:
+    """A file's statements with their names, in order; what stands before the first has the name ""."""
+    starts = [*_starts(words), len(words)]
+    found = [("", words[: starts[0]])]
+    return found + [(words[first].text, words[first:last]) for first, last in pairwise(starts)]
 
 
 def _parts(words: list[Token]) -> set[tuple[str, ...]] | None:

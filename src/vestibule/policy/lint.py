@@ -5,7 +5,9 @@ Rules it keeps:
    misspelt name (Rego reads both as "undefined", which switches a deny rule off), v0 syntax read two ways.
 2. A policy sees its input only: no built-in that reads the clock, the network, the environment or chance,
    no `data` outside the package, no `with` outside tests.
-3. What does not compile, or does not define `decision`, is refused, naming file and line.
+3. A rule that cannot speak is refused: one that `decision` never comes to, one about an action or a part of the input
+   that there is not, a negation that engines read in two ways (see `lint_flow`).
+4. What does not compile, or does not define `decision`, is refused, naming file and line.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from itertools import pairwise
 from typing import Literal
 
 from vestibule.core.errors import ConfigError
+from vestibule.policy import lint_flow
 from vestibule.policy.builtins import ALLOWED
 from vestibule.policy.layers import Layer
 from vestibule.policy.tokens import Token, UnreadableRego, tokens
@@ -95,6 +98,11 @@ def _file_problems(name: str, words: list[Token], rules: set[str], *, is_test: b
     yield from _calls(name, code, rules)
     yield from _v0(name, words)
     yield from _names(name, code, rules)
+    for line, what, next_step in (*lint_flow.references(code), *lint_flow.negations(words)):
+        yield Problem("error", name, line, what, next_step)
+    if not is_test:
+        for line, what, next_step in lint_flow.actions(code):
+            yield Problem("error", name, line, what, next_step)
     if not is_test:
         for word in code:
             if word.text == "with" and word.kind == "name":
@@ -260,6 +268,8 @@ def _layer_problems(layer: Layer, parsed: dict[str, list[Token]]) -> Iterator[Pr
             "there is no `default decision`, and undefined is a deny",
             "Where the policy has nothing to say, let a default answer allow; another layer still decides.",
         )
+    for name, (line, what, next_step) in lint_flow.unreached(parsed):
+        yield Problem("error", name, line, what, next_step)
     wrong = try_decisions(layer.sources)
     if wrong:
         yield Problem(

@@ -85,7 +85,9 @@ def test_a_repository_tightens_what_the_organisation_allows(load, tmp_path: Path
 
 
 def test_a_layer_that_is_silent_denies(load) -> None:
-    policy = load((), {"p.rego": b'package vestibule\ndecision := {"verdict": "allow", "reasons": []} if input.x\n'})
+    policy = load(
+        (), {"p.rego": b'package vestibule\ndecision := {"verdict": "allow", "reasons": []} if input.facts.x\n'}
+    )
     verdict = policy.decide(request("context.read"))
     assert (verdict.ruling, verdict.reasons) == (Ruling.DENY, ("policy.undefined",))
 
@@ -401,7 +403,7 @@ ANY_FACTS = st.dictionaries(
 )
 
 
-FREE = {"findings", "finding_rules", "is_requester", "self_approval"}
+FREE = {"findings", "finding_rules", "is_requester", "self_approval", "paid"}
 ANY_REQUEST = st.fixed_dictionaries(
     {
         "action": st.sampled_from(sorted(GOOD)) | st.text(max_size=12),

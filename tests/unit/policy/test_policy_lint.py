@@ -103,19 +103,21 @@ def test_a_file_that_is_no_policy_of_ours_is_refused(source: str, what: str) -> 
         'x if {\n\tsome tag in input.resource.tags\n\tstartswith(tag, "v")\n}',
         "x if every tag in input.resource.tags { is_string(tag) }",
         "f(name, value) if name == value\ny if f(1, 1)",
-        "x := {y | some y in input.a; y > 1}",
-        'x := [pair | some key, value in input.a; pair := {"k": key, "v": value}]',
-        "x := y if {\n\t[y, _] := input.pair\n}",
-        'x := "a" if input.b\nelse := "c"',
-        'x if not input.resource.id in {"a", "b"}',
+        "x := {y | some y in input.facts.a; y > 1}",
+        'x := [pair | some key, value in input.facts.a; pair := {"k": key, "v": value}]',
+        "x := y if {\n\t[y, _] := input.facts.pair\n}",
+        'x := "a" if input.facts.b\nelse := "c"',
+        'x if not named\nnamed if input.resource.id in {"a", "b"}',
         "x := `raw { string`",
-        'x := object.get(input, ["a", "b"], false) # with { a comment',
-        "x if {\n\tinput.a == 1\n} else := false if {\n\tinput.b\n}",
-        "x := input.a - 1",
+        'x := object.get(input.facts, ["a", "b"], false) # with { a comment',
+        "x if {\n\tinput.facts.a == 1\n} else := false if {\n\tinput.facts.b\n}",
+        "x := input.facts.a - 1",
     ],
 )
 def test_good_policy_is_accepted(body: str) -> None:
-    assert problems(HEAD + body + "\n") == []
+    asked = 'decision := {"verdict": "deny", "reasons": ["acme.x"]} if data.vestibule.%s\n'
+    name = body.split("deny contains")[1:] and "deny" or ("y" if "\ny if" in body else "x")
+    assert problems(HEAD + asked % name + body + "\n") == []
 
 
 @pytest.mark.usefixtures("no_child")
@@ -166,12 +168,54 @@ deny contains "acme.expired" if time.parse_rfc3339_ns(input.resource.expires) < 
 
 @pytest.mark.parametrize(
     "body",
-    ["a := b\nb := a", "f(x) := f(x)\na := f(1)", 'decision := {"verdict": "no", "reasons": []} if input.action == ""'],
+    ["a := b\nb := a", "f(x) := f(x)\na := f(1)", 'decision := {"verdict": "no", "reasons": []} if input.labels == {}'],
 )
 def test_what_does_not_run_is_refused_by_trying_it(body: str) -> None:
     source = HEAD + body.replace("a := ", 'decision := {"verdict": "deny", "reasons": a} if a\na := ', 1) + "\n"
     found = problems(source)
     assert any("does not compile or run" in item.what for item in found)
+
+
+@pytest.mark.usefixtures("no_child")
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ('denny contains "acme.x" if input.action == "merge"', "nothing asks for `denny`"),
+        ("x if y\ny if x", "nothing asks for `x`"),
+        ('deny contains "acme.x" if input.action == "context.raed"', "there is no action"),
+        ('deny contains "acme.x" if input.action in {"merge", "context.del"}', "there is no action"),
+        ('deny contains "acme.x" if input.fact.walls == false', "an input has no `fact`"),
+        ("import input.fact", "an input has no `fact`"),
+        ('deny contains "acme.x" if data.acme.frozen', "`data` outside the package"),
+        ('deny contains "acme.x" if data["acme"].frozen', "`data` outside the package"),
+        ('deny contains "acme.x" if not input.resource.id in {"a"}', "read in two ways"),
+        ('deny contains "acme.x" if not startswith(input.resource.id, "a")', "read in two ways"),
+        ('deny contains "acme.x" if {\n\tnot lower(input.task.role) == "a"\n}', "read in two ways"),
+        ('deny contains "acme.x" if not input.resource["id"] in {"a"}', "read in two ways"),
+    ],
+)
+def test_a_rule_that_cannot_speak_is_refused(body: str, what: str) -> None:
+    asked = 'decision := {"verdict": "deny", "reasons": deny} if count(deny) > 0\n\ndeny contains "acme.y" if false\n\n'
+    found = problems(HEAD + "\n" + asked + body + "\n")
+    assert [item.severity for item in found if what in item.what] == ["error"]
+
+
+@pytest.mark.usefixtures("no_child")
+@pytest.mark.parametrize(
+    "body",
+    [
+        'some name in input.facts.names\n\tnot name in {"a"}',
+        "some name in input.facts.names\n\tnot is_string(name)",
+        'not input.subject.kind == "person"',
+        "not input.facts.approved",
+        "not named",
+    ],
+)
+def test_a_negation_that_engines_agree_on_is_accepted(body: str) -> None:
+    text = f'deny contains "acme.x" if {{\n\t{body}\n\tcount(deny_names) == named_count\n}}\n'
+    text += 'named if input.action == "merge"\n\ndeny_names := {"a"}\n\nnamed_count := 1\n'
+    found = problems(HEAD + 'decision := {"verdict": "deny", "reasons": deny} if count(deny) > 0\n\n' + text)
+    assert not [item for item in found if "read in two ways" in item.what]
 
 
 def test_a_source_that_ends_the_engine_ends_a_child_and_not_this_process() -> None:
