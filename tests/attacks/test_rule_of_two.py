@@ -187,16 +187,13 @@ class Chosen:
         future.set_result(Receipt(seq=self.count, time="2026-01-01T00:00:00.000Z"))
 
 
-class Inline(concurrent.futures.Executor):
-    """Runs at once, in the caller's thread: the only order is the one that the sink gives."""
+class Inline:
+    """Runs at once, in the loop's thread: the only order is the one that the sink gives."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
+    async def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(*arguments)
+
+    def shutdown(self) -> None: ...
 
 
 async def settled() -> None:
@@ -241,7 +238,8 @@ def test_in_every_order_an_outward_effect_was_decided_before_any_byte_was_shown_
     sent, held, judged = 0, 0, 0
     with running(tmp_path, servers, trusted=(ASKED,)) as run:
         run.said("notes__read_note", text="warm")  # the servers and the protocol are loaded
-        run.app._threads = Inline()
+        own, run.app._threads = run.app._threads, Inline()
+        own.shutdown()
         for seed in range(300):
             run.labels._label = Label(integrity=Integrity.MEMBER)
             run.source._uses.clear()
@@ -281,7 +279,8 @@ def test_the_story_of_the_race_depends_on_the_order_only(tmp_path: Path) -> None
     servers = world(Integrity.OUTSIDER, Confidentiality.INTERNAL)
     with running(tmp_path, servers, trusted=(ASKED,)) as run:
         run.said("notes__read_note", text="warm")
-        run.app._threads = Inline()
+        own, run.app._threads = run.app._threads, Inline()
+        own.shutdown()
 
         def told(seed: int) -> list[str]:
             run.labels._label = Label(integrity=Integrity.MEMBER)

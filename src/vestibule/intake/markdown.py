@@ -152,7 +152,8 @@ def _show_html(text: str, reading: Reading) -> str:
         out.append(text[position:start])
         if text.startswith("<!--", start):
             stop = text.find("-->", start + 4)
-            inner = text[start + 4 : stop if stop >= 0 else len(text)]
+            # Marks of its own would end ours early.
+            inner = text[start + 4 : stop if stop >= 0 else len(text)].replace("⟦", "[").replace("⟧", "]")
             position = stop + 3 if stop >= 0 else len(text)
             out.append(f"⟦hidden comment:{inner if inner[:1].isspace() else ' ' + inner}⟧")
             reading.hidden.append(f"hidden comment: {one_line(inner.strip())}")

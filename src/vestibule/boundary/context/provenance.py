@@ -9,10 +9,7 @@ Rules this module keeps:
 4. A name in an object that the tool's schema does not have is a value like any other.
 5. The cost is linear in the arguments and the trusted text together (`MAX_VALUES` bounds their product).
 
-How words are compared (Unicode): text is brought to NFC, which changes the spelling of characters and not the
-characters. Compatibility forms (NFKC: full-width letters, ligatures) are other characters and stay so. Words of
-ASCII letters compare without regard to case, and so do an address's domain and a link's scheme and host;
-everything else compares exactly: identifiers, paths and other scripts.
+How words are compared: `words`; numbers, dates and times: `values`.
 
 Known limit: where a trusted value may be used is not judged. An amount that the task names can be used as another
 number, and a person's address as another recipient; provenance bounds the values, policy bounds the tools.
@@ -22,15 +19,14 @@ Source: argument provenance as in CaMeL (arXiv 2503.18813) and FIDES, without th
 
 from __future__ import annotations
 
-import re
 import threading
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from vestibule.boundary.context.values import Moments, moments_of, number_in, number_of, numbers_in, without_moments
+from vestibule.boundary.context.words import joined, odd, pointing, seen, words
 from vestibule.core.labels import Integrity, Label
 from vestibule.core.model import Spec
 
@@ -48,17 +44,6 @@ MAX_RESULT_CHARS = 1 << 20
 
 VOUCHED = frozenset({Integrity.OPERATOR, Integrity.MEMBER})
 """Whose text is trusted."""
-
-_OPENING = "\"'`([{<«‹“”„‘’‚「『《〈（【¿¡*_"
-_CLOSING = "\"'`)]}>»›“”‘’」』》〉）】.,;:!?…*_。、，；：！？"
-_IDEOGRAPHS = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
-_WORD = re.compile(r"[A-Za-z]+(?:[-'’][A-Za-z]+)*\Z")
-_ADDRESS = re.compile(r"([^\s@]+)@([^\s@]+)\Z")
-_LINK = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*[^/?#]*)(.*)\Z", re.DOTALL)
-_POINTS = re.compile(r"://|@|\bwww\.|(?:^|[^\w.-])(?:[\w-]+\.)+[A-Za-z]{2,}(?:[/:?#]|$)|^mailto:|^data:|^javascript:")
-"""What makes a word in a free text point somewhere: links, addresses, mentions and bare host names."""
-
-_GAP = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +93,7 @@ class _Text:
     def of(cls, text: str) -> _Text:
         found = words(text)
         numerals = frozenset(word for word in words(without_moments(text)) if number_in(word) is not None)
-        return cls(frozenset(found), _joined(found), numerals, numbers_in(numerals))
+        return cls(frozenset(found), joined(found), numerals, numbers_in(numerals))
 
 
 class Trusted:
@@ -124,7 +109,7 @@ class Trusted:
         found = tuple(texts)
         self._texts = tuple(_Text.of(text) for text in found)
         self._moments = Moments.of(found)
-        self._allowed = frozenset(_joined(words(str(item))) for item in allowed)
+        self._allowed = frozenset(joined(words(str(item))) for item in allowed)
 
     @classmethod
     def of(
@@ -132,11 +117,12 @@ class Trusted:
     ) -> Trusted:
         """What a task starts with.
 
-        The ticket counts when its author is the operator or a member. `instructions` are those of the base commit,
-        `answers` what people said, `allowed` the operator's values.
+        The ticket counts when its author is the operator or a member, but for what a reader would not see in it:
+        whoever pasted a hidden comment did not vouch for it. `instructions` are those of the base commit, `answers`
+        what people said, `allowed` the operator's values.
         """
         ticket = (spec.title, spec.body, *spec.requirements, *spec.acceptance) if spec.integrity in VOUCHED else ()
-        return cls((*ticket, *instructions, *answers), allowed)
+        return cls((*map(seen, ticket), *instructions, *answers), allowed)
 
     def also(self, *texts: str) -> Trusted:
         """With further texts: a result whose label is trusted, a person's answer. Costs what the new texts cost."""
@@ -149,17 +135,17 @@ class Trusted:
     def has_text(self, value: str) -> bool:
         """Whether the words of `value` stand in one trusted text, one after the other."""
         found = words(value)
-        if not found or _GAP in value:
+        if not found or odd(value):
             return False
         if len(found) == 1:
             numeral = number_in(found[0]) is not None
             return any(found[0] in (text.numerals if numeral else text.words) for text in self._texts)
-        wanted = _joined(found)
+        wanted = joined(found)
         return any(text.words.issuperset(found) and wanted in text.stream for text in self._texts)
 
     def allows(self, value: str) -> bool:
         """Whether the operator lists exactly this value."""
-        return _GAP not in value and bool(value.strip()) and _joined(words(value)) in self._allowed
+        return bool(value.strip()) and not odd(value) and joined(words(value)) in self._allowed
 
     def has_number(self, value: Decimal) -> bool:
         return any(value in text.numbers for text in self._texts)
@@ -268,9 +254,13 @@ def _how(value: Any, parts: Parts, trusted: Trusted, *, free: bool) -> str:
         return "text"
     if trusted.has_moment(value):
         return "moment"
-    if free and all(trusted.has_text(word) or trusted.allows(word) for word in _pointing(value)):
-        return "free_text"
-    return ""
+    return "free_text" if free and _points_nowhere_new(value, trusted) else ""
+
+
+def _points_nowhere_new(text: str, trusted: Trusted) -> bool:
+    """Whether nothing hides in a free text, and all that points somewhere in it is trusted."""
+    found = pointing(text)
+    return found is not None and all(trusted.has_text(word) or trusted.allows(word) for word in found)
 
 
 def _of_schema(value: Any, schema: Mapping[str, Any]) -> bool:
@@ -280,54 +270,6 @@ def _of_schema(value: Any, schema: Mapping[str, Any]) -> bool:
     listed = schema.get("enum")
     named = [*(listed if isinstance(listed, list) else []), *(schema[k] for k in ("const", "default") if k in schema)]
     return any(type(item) is type(value) and item == value for item in named)
-
-
-def _pointing(text: str) -> Iterator[str]:
-    return (word for word in words(text) if _POINTS.search(word))
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text in the form that is compared.
-
-    Quotes, brackets and stops around a word are words of their own. So is a possessive `'s`, and so is every ideograph
-    and kana (their scripts have no spaces).
-    """
-    found: list[str] = []
-    for chunk in unicodedata.normalize("NFC", text).replace(_GAP, "\ufffd").split():
-        start, end = 0, len(chunk)
-        while start < end and chunk[start] in _OPENING:
-            start += 1
-        while end > start and chunk[end - 1] in _CLOSING:
-            end -= 1
-        found += chunk[:start]
-        if start < end:
-            found += _core(chunk[start:end])
-        found += chunk[end:]
-    return tuple(found)
-
-
-def _core(chunk: str) -> list[str]:
-    if not chunk.isascii() and _IDEOGRAPHS.search(chunk):
-        return [_compared(part) for part in _IDEOGRAPHS.split(chunk) if part]
-    if len(chunk) > 2 and chunk[-2] in "'’" and chunk[-1] in "sS":
-        return [_compared(chunk[:-2]), "'s"]
-    return [_compared(chunk)]
-
-
-def _compared(word: str) -> str:
-    if _WORD.match(word):
-        return word.lower()
-    address = _ADDRESS.match(word)
-    if address is not None and word.isascii():
-        return f"{address[1]}@{address[2].lower()}"
-    link = _LINK.match(word) if "://" in word and word.isascii() else None
-    if link is not None and "@" not in link[1]:
-        return link[1].lower() + link[2]
-    return word
-
-
-def _joined(found: Sequence[str]) -> str:
-    return _GAP + _GAP.join(found) + _GAP if found else ""
 
 
 class RunTrust:
