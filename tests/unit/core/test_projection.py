@@ -563,3 +563,50 @@ def test_a_dicom_file_with_any_bytes_changed_is_read_or_refused(junk: bytes, at:
 def test_every_kind_has_words_and_a_known_name() -> None:
     assert set(redaction._WORDS) == set(KINDS)
     assert set(VALUES) <= set(KINDS)
+
+
+def _card(digits: str) -> str:
+    return next(f"{digits}{last}" for last in range(10) if redaction.luhn(f"{digits}{last}"))
+
+
+def _iban(country: str, rest: str) -> str:
+    number = int("".join(str(int(char, 36)) for char in f"{rest}{country}00"))
+    return f"{country}{98 - number % 97:02d}{rest}"
+
+
+def _grouped(text: str, mark: str) -> str:
+    return mark.join(text[at : at + 4] for at in range(0, len(text), 4))
+
+
+SENSITIVE = st.one_of(
+    st.from_regex(r"[a-z0-9][a-z0-9._+%-]{0,20}@[a-z0-9-]{1,20}(\.[a-z]{2,8}){1,2}", fullmatch=True),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda item: item.compressed).filter(lambda text: any(char.isalnum() for char in text)),
+    st.uuids().map(str),
+    st.from_regex(r"[2-6][0-9]{14}", fullmatch=True).map(_card),
+    st.from_regex(r"[2-6][0-9]{14}", fullmatch=True).map(_card).map(lambda text: _grouped(text, " ")),
+    st.from_regex(r"[2-6][0-9]{14}", fullmatch=True).map(_card).map(lambda text: _grouped(text, "-")),
+    st.builds(_iban, st.sampled_from(["DE", "GB", "FR"]), st.from_regex(r"[0-9]{18}", fullmatch=True)),
+    st.builds(_iban, st.just("GB"), st.from_regex(r"[A-Z]{4}[0-9]{14}", fullmatch=True)).map(
+        lambda text: _grouped(text, " ")
+    ),
+    st.from_regex(r"[0-9]{3}-[0-9]{2}-[0-9]{4}", fullmatch=True),
+    st.from_regex(r"\+[1-9][0-9]{0,2} [0-9]{2,4} [0-9]{5,7}", fullmatch=True),
+)
+BEFORE = st.sampled_from(["", " ", "see ", "(", "<", "'", '"', "=", ": ", ",", "[", "card ", "\n"])
+AFTER = st.sampled_from(["", " ", ")", ">", "'", '"', ",", ";", " and more", ". Then", "]", "\n"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(BEFORE, SENSITIVE, AFTER, st.sampled_from(["a.json", "a.yaml", "a.txt", "a.csv"]))
+def test_a_sensitive_value_is_found_wherever_it_stands(before: str, value: str, after: str, path: str) -> None:
+    text = f"{before}{value}{after}"
+    data = {
+        "a.json": json.dumps({"x": [text], "y": {text: 1}}),
+        "a.yaml": yaml.safe_dump({"x": text}),
+        "a.txt": text,
+        "a.csv": 'x,y\n"' + text.replace('"', '""') + '",1\n',
+    }[path]
+    found = shown(path, data, rule("redacted"))
+    assert value not in found
+    assert "⟦" in found
