@@ -11,12 +11,14 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from vestibule.core.errors import AGENT_FAILED, REFUSED
 from vestibule.core.model import AnswerChoice, Person, Question, State
 from vestibule.pipeline.engine import forget
-from vestibule.pipeline.lease import Lease
+from vestibule.pipeline.lease import Lease, holder
 from vestibule.pipeline.questions import (
     WAITS,
     ceiling_of,
@@ -34,34 +36,41 @@ TURN_SECONDS = 10.0
 """How long whoever answers waits for another one's turn, or for the run's process to end."""
 
 
-def record_answer(
-    services: Services,
-    record: RunRecord,
-    question: Question,
-    choice: AnswerChoice,
-    reason: str,
-    *,
-    person: Person,
-    channel: Literal["cli", "console"],
-    seen: str,
-) -> Question:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A person's answer as a channel hands it in. `seen` is the digest of the question as it was shown."""
+
+    choice: AnswerChoice
+    reason: str
+    person: Person
+    channel: Literal["cli", "console"]
+    seen: str
+
+
+def give(services: Services, record: RunRecord, question: Question, given: Given) -> Question:
     """A person's answer through the one path that every channel uses.
 
     Raises:
         Refused: policy says no, the question is another one or closed. DependencyDown: nothing was answered.
     """
-    answered = services.questions.answer(
-        services.crossing(record),
-        question=question.id,
-        person=person,
-        choice=choice,
-        reason=reason,
-        seen=seen,
-        ceiling=ceiling_of(services, record),
-        channel=channel,
-        agent_ids=(services.agent_id(record),),
-    )
-    services.remember_head()
+    with contextlib.ExitStack() as turn:
+        folder = services.folder(record.id)
+        if record.state in (State.AWAITING_ANSWER, State.AWAITING_REVIEW) or holder(folder) is None:
+            # Nobody's reconciler closes what is being answered here; while a run is driven, its driver's lease keeps
+            # the others away.
+            turn.enter_context(Lease(folder, record.id, patience=TURN_SECONDS))
+        answered = services.questions.answer(
+            services.crossing(record),
+            question=question.id,
+            person=given.person,
+            choice=given.choice,
+            reason=given.reason,
+            seen=given.seen,
+            ceiling=ceiling_of(services, record),
+            channel=given.channel,
+            agent_ids=(services.agent_id(record),),
+        )
+        services.remember_head()
     return answered.question
 
 

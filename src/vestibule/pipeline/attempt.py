@@ -30,7 +30,8 @@ from vestibule.core.labels import Label
 from vestibule.core.labels import label_of_all as label_of_files
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
-from vestibule.core.refusal import Refusal
+from vestibule.core.refusal import Refusal, refusal
+from vestibule.core.verdict import Ruling, Verdict
 from vestibule.core.view import View
 from vestibule.git import Git
 from vestibule.identity.tokens import TaskTokens
@@ -308,6 +309,7 @@ class Attempt:
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
             found["transcript"] = self._keep_transcript(result)
+            self._tell_calls(result)
         if self._trouble is not None:
             raise self._trouble
         if self._flooded.is_set():
@@ -319,6 +321,20 @@ class Attempt:
                 person=f"Run `vestibule resume {self.record.id}` or start the run anew.",
             )
         return result
+
+    def _tell_calls(self, result: SandboxResult) -> None:
+        """System calls that the filter refused and no ordinary program makes, each an entry of the log."""
+        actor = self.services.actor(self.record, "agent")
+        for name, count in sorted(result.refused_calls.items()):
+            refused = refusal(
+                "host.call",
+                "The program made a system call that no ordinary program makes; it was refused.",
+                fact=f"{name}, {count} time(s)",
+                agent="Do without it.",
+                person="Look at what the agent ran; debuggers and nested sandboxes make such calls too.",
+            )
+            verdict = Verdict(ruling=Ruling.DENY, reasons=(refused.rule,), refusals=(refused,))
+            self.crossing.record(self.crossing.intent(actor, "host.call", name, verdict, details={"count": count}))
 
     def _keep_transcript(self, result: SandboxResult) -> dict[str, Any]:
         data, cut = transcript_of(result.stdout, result.stderr, cut=result.truncated)

@@ -13,7 +13,7 @@ from vestibule.core.model import AnswerChoice, Choice, Decision, Person, Questio
 from vestibule.core.refusal import refusal
 from vestibule.core.runs import Outcome, binding_digest
 from vestibule.pipeline.admission import is_admitted, require_rounds_left
-from vestibule.pipeline.answers import feedback_of, follow, record_answer, run_out
+from vestibule.pipeline.answers import Given, feedback_of, follow, give, run_out
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
 from vestibule.pipeline.record import Cause, Feedback, RunRecord
@@ -72,26 +72,12 @@ class Driver:
 
         `seen` is the digest of the question as it was shown; without one the id, which names one content, does.
 
-        Raises what `answers.record_answer` raises.
+        Raises what `answers.give` raises.
         """
         asked = self.services.questions.must(question)
         record = self.expire(self.services.runs.get(asked.run))
-        with contextlib.ExitStack() as turn:
-            folder = self.services.folder(record.id)
-            if record.state in (State.AWAITING_ANSWER, State.AWAITING_REVIEW) or holder(folder) is None:
-                # Nobody's reconciler closes what is being answered here; while a run is driven, its driver's lease
-                # keeps the others away.
-                turn.enter_context(Lease(folder, record.id, patience=TURN_SECONDS))
-            after = record_answer(
-                self.services,
-                record,
-                asked,
-                choice,
-                reason,
-                person=person,
-                channel="console" if channel == "console" else "cli",
-                seen=seen or asked.digest,
-            )
+        given = Given(choice, reason, person, "console" if channel == "console" else "cli", seen or asked.digest)
+        after = give(self.services, record, asked, given)
         return self.services.runs.get(asked.run), after
 
     def on(self, run: str) -> RunRecord:

@@ -4,7 +4,8 @@ Rules it keeps:
 1. The commit is the run's base, in every round: what an agent wrote in an earlier one is never an instruction, and the
    working tree is not looked at.
 2. Only what `core.instructions` names is read, regular files only, bounded before they are read.
-3. What is given is recorded: path, digest of the bytes as given, and label. The label joins the run's before the
+3. A view that names one holds for it too: nothing is told that the files would not show.
+4. What is given is recorded: path, digest of the bytes as given, and label. The label joins the run's before the
    agent starts, for from its first request on it works under what it was told.
 """
 
@@ -17,6 +18,7 @@ from vestibule.core.canonical import digest_bytes
 from vestibule.core.instructions import Instruction, instruction, instruction_paths
 from vestibule.core.labels import Label, joined
 from vestibule.core.model import Scope
+from vestibule.core.projection import CannotProject, project, rules_for
 from vestibule.git import Git
 
 OWNERS = (".github/CODEOWNERS", ".gitlab/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
@@ -36,8 +38,18 @@ def instructions_of(git: Git, base: str, scope: Scope) -> tuple[Instruction, ...
     paths = instruction_paths(((path, entry.mode) for path, entry in entries.items()), scope)
     fitting = [path for path in paths if 0 < (entries[path].size or 0) <= READ_BYTES]
     contents = dict(git.blobs(dict.fromkeys(entries[path].sha for path in fitting)))
-    found = (instruction(path, base, contents[entries[path].sha], scope) for path in fitting)
+    shown = ((path, _in_view(path, contents[entries[path].sha], scope)) for path in fitting)
+    found = (instruction(path, base, data, scope) for path, data in shown if data is not None)
     return tuple(item for item in found if item is not None)
+
+
+def _in_view(path: str, data: bytes, scope: Scope) -> bytes | None:
+    """What the scope's views show of a file; None: no part of it can be shown."""
+    rules = rules_for(path, scope.views)
+    try:
+        return project(data, path, rules) if rules else data
+    except CannotProject:
+        return None
 
 
 def owners_of(git: Git, base: str) -> str:

@@ -18,11 +18,11 @@ from typing import Protocol
 
 from vestibule.core.crossing import Crossing
 from vestibule.core.errors import DependencyDown, Refused, VestibuleError
-from vestibule.core.labels import joined, label_of
+from vestibule.core.labels import label_of_all
 from vestibule.core.model import Question, Scope
 from vestibule.core.view import View
 from vestibule.git import Git, GitError
-from vestibule.pipeline.questions import doubtful, grant, in_scope, pending, problem_of, terms_of
+from vestibule.pipeline.questions import doubtful, grant, granted_by, in_scope, pending, problem_of, terms_of
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
 from vestibule.review.run_questions import POLL_SECONDS, RunQuestions
@@ -126,7 +126,7 @@ class LiveScope:
                 wider = _widened(record.scope, question)
                 known = {file.path for file in self.view.files}
                 fresh = [file.path for file in project(self._source, self.view.base_commit, wider).files]
-                self._crossing.labels.join(joined(label_of(path, wider.labels) for path in fresh if path not in known))
+                self._crossing.labels.join(label_of_all((path for path in fresh if path not in known), wider.labels))
                 record = grant(self._services, self._crossing, record, question)
                 uid = self._services.sandbox.workspace_uid(record.id)
                 self.view = extend(self._source, self.view, record.scope, self._workspace, uid=uid)
@@ -156,8 +156,6 @@ class LiveScope:
 
 
 def _widened(scope: Scope, question: Question) -> Scope:
-    from vestibule.pipeline.questions import granted_by
-
     read, write = granted_by(question)
     return scope.model_copy(
         update={

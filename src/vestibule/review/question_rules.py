@@ -96,6 +96,22 @@ _ASKED = {
 }  # fmt: skip
 
 
+def limit_passed(count: int, still_open: int, kind: QuestionKind, asked: Mapping[str, Any], why: str) -> str:
+    """Which limit one more question would pass, given those that the run asked already; empty when none."""
+    paths = asked.get("paths", ())
+    if count >= MAX_ASKED:
+        return f"{MAX_ASKED} questions of one run are the most"
+    if still_open >= MAX_OPEN:
+        return f"{MAX_OPEN} open questions are the most"
+    if len(why) > MAX_WHY:
+        return f"a why of {MAX_WHY} characters is the longest"
+    if kind == "scope" and isinstance(paths, list) and len(paths) > MAX_PATHS:
+        return f"{MAX_PATHS} paths in one question are the most"
+    if asked_size(asked) > MAX_ASKED_BYTES:
+        return f"{MAX_ASKED_BYTES} bytes in one question are the most"
+    return ""
+
+
 def paths_of(question: Question) -> tuple[tuple[str, ...], Access] | None:
     """The paths and the access that a scope question asks for; None when it says neither as it must."""
     paths, access = question.asked.get("paths"), question.asked.get("access")

@@ -370,18 +370,7 @@ def _digest(kind: QuestionKind, asked: Mapping[str, Any]) -> str:
 def _bounded(there: Collection[KeptQuestion], kind: QuestionKind, asked: Mapping[str, Any], why: str) -> None:
     """Raises Refused: `question.limit`."""
     still_open = sum(item.question.state == "open" for item in there)
-    paths = asked.get("paths", ())
-    fact = ""
-    if len(there) >= rules.MAX_ASKED:
-        fact = f"{rules.MAX_ASKED} questions of this run are the most"
-    elif still_open >= rules.MAX_OPEN:
-        fact = f"{rules.MAX_OPEN} open questions are the most"
-    elif len(why) > rules.MAX_WHY:
-        fact = f"a why of {rules.MAX_WHY} characters is the longest"
-    elif kind == "scope" and isinstance(paths, list) and len(paths) > rules.MAX_PATHS:
-        fact = f"{rules.MAX_PATHS} paths in one question are the most"
-    elif rules.asked_size(asked) > rules.MAX_ASKED_BYTES:
-        fact = f"{rules.MAX_ASKED_BYTES} bytes in one question are the most"
+    fact = rules.limit_passed(len(there), still_open, kind, asked, why)
     if fact:
         raise Refused(
             refusal(
