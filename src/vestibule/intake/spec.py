@@ -18,7 +18,7 @@ from vestibule.config.strict_yaml import Document
 from vestibule.core.canonical import digest_bytes
 from vestibule.core.errors import ConfigError
 from vestibule.core.model import Spec, Ticket
-from vestibule.core.text.globs import ImpossibleGlob, check_glob
+from vestibule.core.text.globs import ImpossibleGlob, check_given_glob
 from vestibule.core.text.sanitize import find_hidden, one_line, show_hidden
 from vestibule.intake.markdown import Reading, read_markdown
 from vestibule.intake.ticket import take_apart
@@ -131,7 +131,7 @@ def _globs(document: Document, value: object) -> list[str]:
     for number, item in enumerate(items):
         text = item + "**" if item.endswith("/") else item
         try:
-            check_glob(text)
+            check_given_glob(text)
         except ImpossibleGlob as error:
             place = ("files", number) if isinstance(value, list) else ("files",)
             raise ConfigError(

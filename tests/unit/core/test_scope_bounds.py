@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vestibule.core.model import Bound, Scope
+from vestibule.core.text.globs import ImpossibleGlob, check_given_glob, matches
 
 GLOBS = st.lists(
     st.sampled_from(["**", "src/**", "src/a.py", "src/app/**", "tests/*.py", "docs/**", "*.md", "infra/{a,b}/**"]),
@@ -38,3 +42,20 @@ def test_a_scope_within_files_reads_and_writes_those_only() -> None:
         False,
     ]
     assert (scope.writes("src/app/a.py"), scope.writes("src/b.py"), scope.writes("infra/x")) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**/a/**/b", "**/**/**/x", "{a,b}/{c,d}", "src/" + "*a" * 20, "[a][b][c][d]" * 5, "../x", "/x"]
+)
+def test_a_glob_that_a_ticket_or_an_agent_wrote_must_end_soon(pattern: str) -> None:
+    with pytest.raises(ImpossibleGlob):
+        check_given_glob(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["src/**", "src/**/tests/**", "**/*.py", "{a,b}/*.c", "docs/*-*.md"])
+def test_plain_globs_of_a_ticket_are_taken_and_quick(pattern: str) -> None:
+    check_given_glob(pattern)
+    began = time.perf_counter()
+    for path in ("a/" * 2000 + "x", "src/" * 1000 + "a" * 200, "docs/" + "-" * 250):
+        matches(path, pattern)
+    assert time.perf_counter() - began < 1

@@ -30,7 +30,7 @@ from vestibule.core.crossing import Step
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.labels import Label
 from vestibule.core.model import Question, QuestionKind
-from vestibule.core.text.globs import ImpossibleGlob, check_glob
+from vestibule.core.text.globs import ImpossibleGlob, check_given_glob
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
 from vestibule.core.text.sanitize import one_line, show_hidden
 
@@ -101,6 +101,10 @@ def plan(
             given["path"] = workspace_path(given["path"], root=name in ("list_files", "search_files"))
         except PathRefused as error:
             return Call(name, {}, (_refused_path(name, given["path"], error, rights),))
+    if name == "request_scope":
+        refused = _request_trick(given, rights)
+        if refused is not None:
+            return refused
     sentence = catalogue.problem(tool, given)
     if sentence is not None:
         return Call(name, {}, (_call_step(name, rights),), problem=sentence)
@@ -275,16 +279,28 @@ def _run_command(given: dict[str, Any], rights: Rights) -> Call:
     return Call("run_command", given, (_shows(step, rights.label),))
 
 
+def _request_trick(given: dict[str, Any], rights: Rights) -> Call | None:
+    """The refusal of a request that names a path without a normal form; None when all have one."""
+    asked = given.get("paths")
+    for text in asked if isinstance(asked, list) else ():
+        try:
+            _asked_path(text)
+        except PathRefused as error:
+            shown = one_line(text, _SHOWN) if isinstance(text, str) else type(text).__name__
+            facts = {"path_ok": False, "path_rule": error.rule, "tool_allowed": rights.tool("request_scope")}
+            step = _step("scope.request", shown, {"paths": [shown]}, **facts, why_given=True, answer="")
+            return Call("request_scope", {}, (step,))
+        except ImpossibleGlob:
+            continue
+    return None
+
+
 def _request_scope(given: dict[str, Any], rights: Rights, find: Find | None) -> Call:
     access = given.get("access", "read")
     why = show_hidden(given["why"]).strip()
     facts: dict[str, Any] = {"tool_allowed": rights.tool("request_scope"), "why_given": bool(why)}
     try:
         paths = sorted({_asked_path(text) for text in given["paths"]})
-    except PathRefused as error:
-        step = _step("scope.request", ", ".join(given["paths"]), {"access": access}, **facts, answer="")
-        step.facts.update(path_ok=False, path_rule=error.rule)
-        return Call("request_scope", {}, (step,))
     except ImpossibleGlob as error:
         return Call("request_scope", {}, (_call_step("request_scope", rights),), problem=f"paths: {error}.")
     facts.update(path_ok=True, path_rule="")
@@ -309,19 +325,21 @@ def _request_scope(given: dict[str, Any], rights: Rights, find: Find | None) -> 
     )
 
 
-def _asked_path(text: str) -> str:
+def _asked_path(text: Any) -> str:
     """The normal form of a path or glob that an agent asks for; a folder's is everything below it.
 
     Raises:
         PathRefused, ImpossibleGlob: it has none.
     """
+    if not isinstance(text, str):
+        raise PathRefused("path.type", "A path is a string.", "Send each path as a string.")
     text = text.removeprefix(f"{PREFIX}/")
     whole = text.endswith("/") and text.strip("/") != ""
     # What stands for a glob's characters takes part in no trick, so a path trick in a glob is one.
     normalise_path(re.sub(r"[*?\[\]{},!]", "x", text))
     found = "/".join(part for part in text.split("/") if part not in ("", "."))
     found = f"{found}/**" if whole else found
-    check_glob(found)
+    check_given_glob(found)
     return found
 
 

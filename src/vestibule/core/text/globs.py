@@ -50,6 +50,19 @@ def check_glob(pattern: str) -> None:
         raise ImpossibleGlob(f"{pattern!r} is no usable pattern: {error}") from None
 
 
+def check_given_glob(pattern: str) -> None:
+    """`check_glob` for a pattern that a ticket or an agent wrote: it must also end soon on any path (CWE-1333).
+
+    Each `**` before the last segment multiplies the ways in which a path can be tried, and so does each brace.
+    """
+    check_glob(pattern)
+    deep = pattern.split("/")[:-1].count("**")
+    if deep > 1 or len(re.findall(r"[*?\[]", pattern)) > 16 or pattern.count("{") > 1:
+        raise ImpossibleGlob(
+            f"{pattern!r} is too involved; use one '**' on the way, one brace, and at most 16 other wildcards"
+        )
+
+
 @lru_cache(maxsize=4096)
 def _needle(pattern: str) -> str:
     """Text that every match contains. Most questions end here, before an expression has to be compiled."""
