@@ -59,7 +59,12 @@ class _Stop:
     pass
 
 
-_Work = _Append | _Seal | _Stop
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """There are outcomes, and the writer would sleep on."""
+
+
+_Work = _Append | _Seal | _Look | _Stop
 
 
 class AuditLog:
@@ -69,6 +74,9 @@ class AuditLog:
         """Use `AuditLog.open`."""
         self._sequencer = sequencer
         self._queue: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._later: list[_Append] = []
+        """Outcomes that the writer takes along with the next intent, or within `LINGER_SECONDS` of its last look."""
+        self._looks_soon = False
         self._lock = threading.Lock()
         self._broken: DependencyDown | None = None
         self._pid = os.getpid()
@@ -126,7 +134,7 @@ class AuditLog:
         except Unrecordable as error:
             future.set_exception(_unrecordable(error))
             return future
-        self._put(_Append(prepared, future), future)
+        self._put(_Append(prepared, future), future, later=event.phase == "outcome")
         return future
 
     def append(self, event: Event) -> Receipt:
@@ -205,13 +213,18 @@ class AuditLog:
     ) -> None:
         self.close()
 
-    def _put(self, work: _Work, future: Future[Receipt] | Future[str]) -> None:
+    def _put(self, work: _Work, future: Future[Receipt] | Future[str], *, later: bool = False) -> None:
         # The lock orders this against the writer's end: nothing is queued that nobody will take.
         with self._lock:
             broken = self._broken
             if broken is None and self._pid != os.getpid():
                 broken = audit_down("The audit log was opened by another process and cannot be used after a fork.")
-            if broken is None:
+            if broken is None and later and isinstance(work, _Append):
+                self._later.append(work)
+                if not self._looks_soon:
+                    self._looks_soon = True
+                    self._queue.put(_Look())
+            elif broken is None:
                 self._queue.put(work)
         if broken is not None:
             future.set_exception(broken)
@@ -244,31 +257,34 @@ class AuditLog:
         """Waits for work, then takes all there is, up to a batch."""
         batch: list[_Append] = []
         seals: list[_Seal] = []
-        timeout = None
-        if self._sequencer.size > self._sequencer.sealed:
+        stop = False
+        timeout = LINGER_SECONDS if self._looks_soon else None
+        if timeout is None and self._sequencer.size > self._sequencer.sealed:
             timeout = max(0.0, sealed_at + SEAL_SECONDS - time.monotonic())
-        until: float | None = None
         try:
             work = self._queue.get(timeout=timeout)
+            if isinstance(work, _Look):  # outcomes only: an intent may follow at once, and takes them along
+                work = self._queue.get(timeout=LINGER_SECONDS)
             while True:
-                urgent = True
                 if isinstance(work, _Stop):
-                    return batch, seals, True
+                    stop = True
+                    break
                 if isinstance(work, _Seal):
                     seals.append(work)
-                elif work.future.set_running_or_notify_cancel():
+                elif isinstance(work, _Append) and work.future.set_running_or_notify_cancel():
                     batch.append(work)
-                    urgent = work.prepared.event.phase != "outcome"
                 if len(batch) >= MAX_BATCH:
                     break
-                if urgent:
-                    until = 0.0
-                elif until is None:
-                    until = time.monotonic() + LINGER_SECONDS
-                work = self._queue.get(timeout=max(0.0, until - time.monotonic()) if until else 0.0)
+                work = self._queue.get_nowait()
         except queue.Empty:
             pass
-        return batch, seals, False
+        with self._lock:
+            outcomes, self._later = self._later, []
+            # After intents their outcomes are near. With nothing at hand, whoever brings one says so.
+            self._looks_soon = bool(batch or outcomes) and not stop
+        # An outcome goes before what came after it; nothing in a batch can refer to another entry of it.
+        taken = [item for item in outcomes if item.future.set_running_or_notify_cancel()]
+        return [*taken, *batch], seals, stop
 
     def _write(self, batch: list[_Append]) -> None:
         answers = self._sequencer.append([item.prepared for item in batch])
@@ -292,13 +308,14 @@ class AuditLog:
     def _give_up(self, broken: DependencyDown, batch: list[_Append]) -> None:
         with self._lock:
             self._broken = broken
-        for item in batch:
-            if not item.future.done():
+            later, self._later = self._later, []
+        for item in [*batch, *later]:
+            if not item.future.done() and not item.future.cancelled():
                 item.future.set_exception(broken)
         with contextlib.suppress(queue.Empty):
             while True:
                 work = self._queue.get_nowait()
-                if not isinstance(work, _Stop) and work.future.set_running_or_notify_cancel():
+                if isinstance(work, (_Append, _Seal)) and work.future.set_running_or_notify_cancel():
                     work.future.set_exception(broken)
 
 

@@ -19,8 +19,7 @@ def canonical_json(value: Any) -> bytes:
         ValueError: a string holds a lone surrogate.
     """
     _refuse_floats(value)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8")
+    return _ENCODER.encode(value).encode("utf-8")
 
 
 def digest(value: Any) -> str:
@@ -51,5 +50,6 @@ def _refuse_floats(value: Any) -> None:
                 _refuse_floats(item)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _PLAIN = frozenset((str, int, bool, type(None)))
 """Most values are of these; no call is spent on them."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,6 +30,7 @@ from vestibule.boundary.context.protocol import Protocol, Reply, Send
 from vestibule.boundary.context.rights import Rights
 from vestibule.boundary.context.tools import Answer, Toolbox
 from vestibule.boundary.context.wire import jsonrpc
+from vestibule.boundary.context.workers import Workers
 from vestibule.boundary.context.workspace import Workspace
 from vestibule.core.crossing import Actor, Crossing, Held
 from vestibule.core.errors import DependencyDown, Refused
@@ -49,6 +51,9 @@ Authenticate = Callable[[bytes], Actor | None]
 _SERVED = frozenset({"initialize", "ping", "tools/list", "server/discover"})
 _ABSENT = frozenset({"resources/list", "resources/templates/list", "prompts/list"})
 """Lists that some clients ask for without being told that there are any; the SDK says that there are none."""
+
+_LOOKS = frozenset({"get_task", "list_files", "read_file", "search_files"})
+"""Tools that change nothing anywhere."""
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +130,9 @@ class ContextApp:
         self._surface = surface
         self._limits = toolbox.limits
         self._held = http.Held(self._limits.bodies_bytes)
-        self._threads = ThreadPoolExecutor(self._limits.concurrent_calls, "context-tool")
+        self._threads = Workers(self._limits.concurrent_calls, "context-tool")
+        self._here = threading.Lock()
+        """Held while a quick call is carried out by the event loop itself."""
         self._waiters = ThreadPoolExecutor(self._limits.waiting_answers, "context-answer")
         self._waiting = 0
         self._running = asyncio.Semaphore(self._limits.concurrent_calls)
@@ -138,8 +145,10 @@ class ContextApp:
         Thread-safe, idempotent. What a command's sandbox still does is its runner's to end, before this.
         """
         self._closed = True
+        with self._here:
+            pass  # what the event loop did itself has ended, and it does nothing more
         self._waiters.shutdown(wait=True, cancel_futures=True)
-        self._threads.shutdown(wait=True)
+        self._threads.shutdown()
 
     @property
     def _rights(self) -> Rights:
@@ -239,13 +248,13 @@ class ContextApp:
         if name not in catalogue.TOOLS:
             for source in self._sources:
                 # It may have to ask a server what it offers.
-                call = await asyncio.get_running_loop().run_in_executor(self._threads, source.plan, name, arguments)
+                call = await self._threads.run(source.plan, name, arguments)
                 if call is not None:
                     return call
         if name != "request_scope" or self._questions is None:
             return rules.plan(name, arguments, toolbox.rights, read_link=toolbox.workspace.read_link)
         plan = partial(rules.plan, name, arguments, toolbox.rights, self._questions.find)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, plan)
+        return await self._threads.run(plan)
 
     async def _answer_comes(self, question: str, seconds: int) -> bool:
         """Whether the question is answered within the time. Few wait at once; the others are told at once."""
@@ -288,8 +297,10 @@ class ContextApp:
                 message.encoded(params)  # a string that no JSON text can carry is found before anything is decided
             answer = partial(self._protocol.call, message, params, headers.raw, stream=stream)
             effect = partial(self._effect, call, toolbox, answer)
-            crossed = asyncio.ensure_future(self._crossing.cross_all(actor, call.steps, effect))
-            return await asyncio.shield(crossed)
+            crossing = self._crossing.cross_all(actor, call.steps, effect)
+            if call.source is None and call.tool in _LOOKS:
+                return await crossing  # there is nothing that could be left half done
+            return await asyncio.shield(asyncio.ensure_future(crossing))
         except Held as held:
             raise rules.told(call, await self._asked(call, held)) from None
         except Refused as refused:
@@ -303,10 +314,8 @@ class ContextApp:
             return held
         ask, found = call.ask, held.refusal
         try:
-            question = await asyncio.get_running_loop().run_in_executor(
-                self._threads,
-                partial(self._questions.ask, ask.kind, ask.asked, ask.why, labels=self._crossing.labels.current),
-            )
+            keep = partial(self._questions.ask, ask.kind, ask.asked, ask.why, labels=self._crossing.labels.current)
+            question = await self._threads.run(keep)
         except Refused as refused:
             return refused
         except Exception as error:  # noqa: BLE001 - a question that cannot be kept is no way in
@@ -337,16 +346,22 @@ class ContextApp:
         return {"name": call.tool, "arguments": call.arguments, **meta}
 
     async def _carry_out(self, toolbox: Toolbox, call: rules.Call) -> Answer:
-        loop = asyncio.get_running_loop()
+        with self._here:
+            answer = self._open(toolbox).quick(call)
+        if answer is not None:
+            return answer
         try:
-            return await loop.run_in_executor(self._threads, self._in_thread, toolbox, call)
+            return await self._threads.run(self._in_thread, toolbox, call)
         except RuntimeError as error:  # the threads were shut down between the check and here
             raise _broken() from error
 
     def _in_thread(self, toolbox: Toolbox, call: rules.Call) -> Answer:
+        return self._open(toolbox).carry_out(call)
+
+    def _open(self, toolbox: Toolbox) -> Toolbox:
         if self._closed:
             raise DependencyDown("context", "The context endpoint of this run is closed.")
-        return toolbox.carry_out(call)
+        return toolbox
 
 
 class _Asked(Refused):

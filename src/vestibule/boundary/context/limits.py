@@ -25,6 +25,8 @@ class ContextLimits:
     """Of text in one `read_file` answer; the rest by `start_line`."""
     file_bytes: int = 16 << 20
     """The largest file that `read_file` opens."""
+    quick_bytes: int = 32 << 10
+    """The largest file that the event loop reads itself: up to here that takes less than to hand it to a thread."""
     patched_bytes: int = 4 << 20
     """The largest file that `apply_patch` changes."""
     search_file_bytes: int = 2 << 20

@@ -82,15 +82,18 @@ class Toolbox:
             report=self.report,
         )
 
-    def is_quick(self, call: Call) -> bool:
-        """Whether to carry the call out takes less than to hand it to a thread: reading a small file."""
+    def quick(self, call: Call) -> Answer | None:
+        """The answer to a call that takes less than to hand it to a thread: reading a small file. None: use a thread.
+
+        Raises:
+            Refused: as `carry_out`.
+        """
         if call.tool != "read_file" or call.source is not None or call.problem is not None:
-            return False
+            return None
         try:
-            found = self.workspace.entry(call.arguments["path"])
-        except (Refused, NotDone, OSError):
-            return False  # the thread says what is wrong
-        return found is not None and found.kind == "file" and found.size <= self.limits.quick_bytes
+            return self._shown(call, self.workspace.read(call.arguments["path"], limit=self.limits.quick_bytes))
+        except (NotDone, OSError):
+            return None  # too large, or the thread says what is wrong
 
     def carry_out(self, call: Call) -> Answer:
         """Does what was decided.
@@ -192,8 +195,10 @@ class Toolbox:
         return Answer(tuple(texts), details={"entries": len(lines)})
 
     def _read_file(self, call: Call) -> Answer:
+        return self._shown(call, self.workspace.read(call.arguments["path"], limit=self.limits.file_bytes))
+
+    def _shown(self, call: Call, data: bytes) -> Answer:
         path = call.arguments["path"]
-        data = self.workspace.read(path, limit=self.limits.file_bytes)
         if is_binary(data):
             return _failed("binary", f"{path} is a binary file of {len(data)} bytes; its content is not shown.")
         try:
@@ -324,6 +329,9 @@ def _filter(call: Call) -> Filter | None:
 
 def _part(lines: list[str], first: int, last: int, limit: int) -> tuple[str, int, bool]:
     """Whole lines from `first`, at most `limit` bytes; the last line given; whether that one was cut."""
+    whole = "\n".join(lines[first - 1 : last]) + "\n"
+    if len(whole) <= limit and len(whole.encode("utf-8")) <= limit:
+        return whole, last, False
     out: list[str] = []
     size = 0
     for at in range(first, last + 1):

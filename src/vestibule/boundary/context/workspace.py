@@ -406,8 +406,9 @@ def is_normal(path: str) -> bool:
 def _all(fd: int, path: str, found: os.stat_result, limit: int) -> bytes:
     if found.st_size > limit:
         raise NotDone("too_large", f"{path} has {found.st_size} bytes; this tool reads files of at most {limit} bytes.")
-    first = os.read(fd, min(_CHUNK, limit + 1))
-    if len(first) < _CHUNK and len(first) == found.st_size and not os.read(fd, 1):
+    wanted = min(_CHUNK, limit + 1, found.st_size + 1)
+    first = os.read(fd, wanted)
+    if len(first) == found.st_size < wanted:
         return first
     parts = [first]
     left = limit + 1 - len(first)
