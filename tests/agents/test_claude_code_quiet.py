@@ -36,7 +36,7 @@ def _plant(work: Path, *, everything: bool) -> Planted:
     found = Planted(f"{work}/obeyed")
     if not everything:
         found.files = {path: found.files[path] for path in ("CLAUDE.md", ".claude/rules/always.md")}
-    for path, text in found.files.items():
+    for path, text in (found.ordinary | found.files).items():
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_text(text)
     mark = f"echo obeyed >> {work}/obeyed"
@@ -110,8 +110,14 @@ def test_claude_code_asks_for_no_name_but_the_gateways(tmp_path: Path, native: b
 
 
 def test_without_the_adapters_variables_it_asks_for_more(tmp_path: Path) -> None:
-    found = _run(tmp_path, native=True, silent=False)
-    assert set(found["names"]) - {MODELS_HOST, CONTEXT_HOST}
+    asked: set[str] = set()
+    for attempt in range(5):  # what is asked beside the work may come too late when the machine is busy
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        asked |= set(_run(folder, native=True, silent=False)["names"]) - {MODELS_HOST, CONTEXT_HOST}
+        if asked:
+            break
+    assert asked
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["mcp", "native"])

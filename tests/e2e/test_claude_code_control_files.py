@@ -30,7 +30,7 @@ roles:
   fixer:
     read: ["**"]
     write: ["WRITE"]
-    budget: {usd: 1.00, tokens: 1000000, minutes: 3}
+    budget: {usd: 9.00, tokens: 3000000, minutes: 3}
 agents:
   claude: {adapter: claude-code, model: claude-sonnet-5, mode: MODE}
 gates:
@@ -96,7 +96,7 @@ def test_no_entry_of_the_list_is_shown_or_obeyed(
         planted = plant(house)
     else:
         planted = Planted("/workspace/src/obeyed")
-        house.commit(planted.files, "What steers agents")
+        house.commit(planted.ordinary | planted.files, "What steers agents")
     look = ("Bash", {"command": "find . -not -path './.git/*' -type f; git ls-files", "description": "Look"})
     listed = look if mode == "native" else ("list_files", {})
     turns = [turn("What is there?", listed), turn("Then.", write_of(mode, "src/new.py", "x = 1\n")), turn("Done.")]

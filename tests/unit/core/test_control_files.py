@@ -70,6 +70,7 @@ def test_ordinary_files_are_shown(path: str) -> None:
 def test_what_tests_plant_is_on_the_list_and_every_word_is_its_own() -> None:
     planted = Planted("/tmp/mark")
     assert [path for path in planted.files if control_file(path) is None] == []
+    assert [path for path in planted.ordinary if control_file(path) is not None] == []
     assert len(planted.canaries) == len(set(planted.canaries)) >= len(CONTROL_FILES)
     folders = {path.rpartition("/")[0] for path in planted.files}
     assert not folders & set(planted.files)
