@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from tests.upstream_fake import FakeServer, Run, config, running, text, tool
+from tests.upstream_fake import RUN, FakeServer, Run, config, running, text, tool
+from vestibule.audit.entry import Entry
+from vestibule.boundary.context.upstream.source import UpstreamSource
 from vestibule.config.schema import Upstream, UpstreamLabel
 from vestibule.core.labels import Confidentiality, Integrity, Label
-from vestibule.core.model import Event, Receipt
+from vestibule.core.model import Event, Receipt, UpstreamUse
 from vestibule.core.ports import PolicyInput
+from vestibule.pipeline.upstreams import used_calls
 from vestibule.policy import PolicySet
 
 ASKED = "post the summary to team@example.com"
@@ -85,6 +88,48 @@ def test_an_approval_is_for_one_call_with_exactly_these_arguments(tmp_path: Path
         run.said("mail__post_out", text="summary")
         run.refused("mail__post_out", text="summary")
     assert servers["mail"][0].calls == [("post_out", {"text": "summary"})]
+
+
+def _again(run: Run, used: dict[str, int]) -> UpstreamSource:
+    """The source of tools of the run's next attempt."""
+    source = run.source
+    uses = [UpstreamUse(server=name, tools=("*",)) for name in source._servers]
+    return UpstreamSource(
+        [*source._servers.values()], uses, source._pins, labels=run.labels, questions=run.questions, used=used
+    )
+
+
+def test_an_approval_that_was_used_is_used_in_the_next_attempt_too(tmp_path: Path) -> None:
+    """A run that goes on after a crash, or for another round, finds the same answer of the same person."""
+    servers = world(Integrity.OUTSIDER, Confidentiality.INTERNAL)
+    with running(tmp_path, servers) as run:
+
+        def approved() -> bool:
+            planned = _again(run, used_calls(run.audit.entries(RUN))).plan("mail__post_out", {"text": "summary"})
+            assert planned is not None
+            return bool(planned.steps[0].facts["approved"])
+
+        run.said("notes__read_note", text="x")
+        run.refused("mail__post_out", text="summary")
+        run.questions.grant()
+        assert approved()  # answered while no attempt was under way
+        run.said("mail__post_out", text="summary")
+        assert not approved()
+
+
+def test_a_call_counts_from_its_intent_on_and_not_when_it_was_judged_anew() -> None:
+    def event(seq: int, **more: Any) -> Entry:
+        known = {"run": RUN, "action": "context.call", "resource": "mail__post_out", "subject": "agent", "actor": "a"}
+        return Entry(seq=seq, time="2026-01-01T00:00:00.000Z", event=Event(**{**known, **more}))
+
+    went = {"phase": "intent", "verdict": "allow", "details": {"call": "sha256:1"}}
+    moved = {"phase": "outcome", "intent": 2, "result": "failed", "details": {"error": "labels.moved"}}
+    failed = {"phase": "outcome", "intent": 1, "result": "failed", "details": {"error": "dependency.upstream"}}
+    held = {"phase": "intent", "verdict": "hold", "details": {"call": "sha256:1"}}
+    assert used_calls([event(1, **went)]) == {"sha256:1": 1}  # a crash came before the outcome
+    assert used_calls([event(1, **went), event(2, **failed)]) == {"sha256:1": 1}
+    assert used_calls([event(1, **went), event(2, **went), event(3, **moved)]) == {"sha256:1": 1}
+    assert used_calls([event(1, **held)]) == {}
 
 
 # --- the shipped policy by itself: what is missing or unknown ---------------------------------------------------------

@@ -45,7 +45,8 @@ class Actor:
 class Step:
     """One of the decisions that an effect needs. `resource["id"]` names it in the log.
 
-    `reads` is the label of what the effect shows the agent. `resource["outward"]` says that something leaves.
+    `reads` is the label of what the effect shows the agent. `resource["outward"]` says that something leaves, and
+    `resource["call"]` which call exactly it is: both stand in the policy's input, the latter in the log too.
     """
 
     action: str
@@ -181,7 +182,14 @@ class Crossing:
         if refused is None:
             self.labels.join(own)
         intents = [
-            self.intent(actor, step.action, str(step.resource.get("id", "")), verdict, input_digest=found)
+            self.intent(
+                actor,
+                step.action,
+                str(step.resource.get("id", "")),
+                verdict,
+                input_digest=found,
+                details={"call": step.resource["call"]} if "call" in step.resource else None,
+            )
             for step, verdict, found in judged
         ]
         receipts = await self._durable(intents)

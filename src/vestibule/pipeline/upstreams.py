@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from vestibule.identity.keys import read_key
 from vestibule.pipeline.services import Services
 
 if TYPE_CHECKING:
+    from vestibule.audit.entry import Entry
     from vestibule.boundary.context.provenance import Trusted
 
 STDERR_CHARS = 4000
@@ -168,7 +170,7 @@ def upstreams_for(
     """The upstream servers of a role, none of them started; None when it has none.
 
     Raises:
-        DependencyDown: `upstream_pins`.
+        DependencyDown: `upstream_pins`; `audit`, what went in earlier attempts cannot be read.
         ConfigError: two servers' names look the same.
     """
     defined = services.operator.upstreams
@@ -191,8 +193,26 @@ def upstreams_for(
         trusted=trusted,
         questions=questions,
         keys=keys,
+        used=used_calls(services.audit.entries(run)),
     )
     return Upstreams(source, servers, runner)
+
+
+def used_calls(entries: Iterable[Entry]) -> dict[str, int]:
+    """How often each outward call of a run was let go, by its name in the log.
+
+    A call whose intent is durable counts, whether or not its effect is known: after a crash an approval is used up
+    rather than used twice. One that was judged anew before anything happened does not.
+    """
+    seen: dict[int, str] = {}
+    for entry in entries:
+        event = entry.event
+        call = event.details.get("call")
+        if event.phase == "intent" and event.verdict is Ruling.ALLOW and isinstance(call, str):
+            seen[entry.seq] = call
+        elif event.phase == "outcome" and event.details.get("error") == "labels.moved":
+            seen.pop(event.intent or 0, None)
+    return dict(Counter(seen.values()))
 
 
 def _server(services: Services, name: str, runner: SandboxedServers, keys: dict[str, str]) -> UpstreamServer:

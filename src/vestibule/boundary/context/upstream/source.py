@@ -68,9 +68,14 @@ class UpstreamSource:
         trusted: Trusted | None = None,
         questions: Questions | None = None,
         keys: Mapping[str, str] | None = None,
+        used: Mapping[str, int] | None = None,
         now: Clock = time.monotonic,
     ) -> None:
-        """`keys` are the credentials of HTTP servers, by server, to be kept out of results."""
+        """`keys` are the credentials of HTTP servers, by server, to be kept out of results.
+
+        `used` says how often each outward call went in earlier attempts of the run, by its name in the log: an approval
+        that was used then is used.
+        """
         allowed = {use.server: use.tools for use in uses}
         self._servers = {server.name: server for server in servers if server.name in allowed}
         self._allowed = allowed
@@ -81,7 +86,7 @@ class UpstreamSource:
         self._keys = {} if keys is None else keys
         self._now = now
         self._lock = threading.Lock()
-        self._uses: dict[str, int] = {}
+        self._uses: dict[str, int] = dict(used or {})
         self._kept = {name: AnswerCache[Answer](server.config.cache_seconds) for name, server in self._servers.items()}
         self._offered, self.problems = self._offer()
 
@@ -138,7 +143,11 @@ class UpstreamSource:
             name,
             offered.tool,
             server,
-            {"arguments": _plain(checked.arguments), "outward": offered.outward},
+            {
+                "arguments": _plain(checked.arguments),
+                "outward": offered.outward,
+                **({"call": _use(asked)} if asked is not None else {}),
+            },
             tool_known=True,
             tool_allowed=True,
             argument_rule=checked.rule,
@@ -283,7 +292,7 @@ class UpstreamSource:
         exact = _digest(arguments)
         pinned = self._pins[offered.server].tools[offered.tool].digest
         with self._lock:
-            done = self._uses.get(f"{offered.server} {offered.tool} {exact}", 0)
+            done = self._uses.get(_use({"server": offered.server, "tool": offered.tool, "exactly": exact}), 0)
         return {
             "server": offered.server,
             "tool": offered.tool,
@@ -307,7 +316,7 @@ class UpstreamSource:
         asked = call.ask.asked if call.ask else None
         if asked is None:
             raise NotDone("pin", "The tool is not the one that was pinned.")
-        key = f"{asked['server']} {asked['tool']} {asked['exactly']}"
+        key = _use(asked)
         with self._lock:
             if self._uses.get(key, 0) != asked["time"] - 1:
                 raise NotDone("repeated", "The same call went meanwhile. Make it again if it is meant twice.")
@@ -317,6 +326,11 @@ class UpstreamSource:
         """Ends every server. Idempotent, thread-safe."""
         for server in self._servers.values():
             server.close()
+
+
+def _use(asked: Mapping[str, Any]) -> str:
+    """One name for a server's tool with exactly these arguments, as the log has it."""
+    return digest_bytes(pins.exact([asked["server"], asked["tool"], asked["exactly"]]).encode("ascii"))
 
 
 def rule_for(config: Upstream, tool: str) -> ToolRule | None:
