@@ -13,7 +13,6 @@ Sources: Luhn (ISO/IEC 7812-1 annex B), IBAN check digits (ISO 13616, ISO 7064 m
 
 from __future__ import annotations
 
-import bisect
 import ipaddress
 import re
 from collections.abc import Callable, Collection
@@ -203,39 +202,26 @@ def luhn(digits: str) -> bool:
 
 
 def _cards(text: str) -> str:
-    return _DIGITS.sub(lambda match: _pieces(match[0], "credit_card", _card_at), text)
+    return _DIGITS.sub(lambda match: _cards_in(match[0]), text)
 
 
-def _card_at(text: str, starts: list[int], at: int) -> int:
-    """Where a card number that begins at `at` ends; 0: none does. It begins and ends with a group."""
-    ends = [*(start - 1 for start in starts if start > at), len(text)]
-    for end in ends:
-        digits = [char for char in text[at:end] if char not in " -"]
-        if len(digits) > 19:
-            return 0
-        if len(digits) >= 13 and digits[0] in "23456" and luhn("".join(digits)):
-            return end
-    return 0
-
-
-def _pieces(text: str, kind: str, found_at: Callable[[str, list[int], int], int]) -> str:
-    """Every number among groups of characters replaced."""
-    starts = [0, *(match.end() for match in re.finditer(r"[ -]", text))]
+def _cards_in(text: str) -> str:
+    """Every card number among groups of digits replaced; it begins and ends with a group."""
+    groups = [(match.start(), match.end()) for match in re.finditer(r"\d+", text)]
     out, done = [], 0
-    for start in starts:
-        if start < done:
+    for at, (start, _) in enumerate(groups):
+        if start < done or text[start] not in "23456":
             continue
-        end = found_at(text, _after(starts, start), start)
-        if end:
-            out += [text[done:start], placeholder(kind)]
-            done = end
+        digits = ""
+        for first, last in groups[at : at + 9]:
+            digits += text[first:last]
+            if len(digits) > 19:
+                break
+            if len(digits) >= 13 and luhn(digits):
+                out += [text[done:start], placeholder("credit_card")]
+                done = last
+                break
     return "".join([*out, text[done:]])
-
-
-def _after(starts: list[int], at: int) -> list[int]:
-    """The next few groups after `at`; a card has at most nine."""
-    place = bisect.bisect_right(starts, at)
-    return starts[place : place + 10]
 
 
 def _ibans(text: str) -> str:
