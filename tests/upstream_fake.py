@@ -9,6 +9,7 @@ import os
 import secrets
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,7 +227,7 @@ class FakeQuestions:
     def find(self, kind: QuestionKind, asked: Mapping[str, Any]) -> Question | None:
         return next((item for item in reversed(self.kept) if item.kind == kind and item.asked == dict(asked)), None)
 
-    def wait(self, question: str, seconds: float) -> Question:  # noqa: ARG002
+    def wait(self, question: str, seconds: float) -> Question:
         return next(item for item in self.kept if item.id == question)
 
     def grant(self) -> None:
@@ -317,15 +318,15 @@ def running(
     now: Callable[[], float] | None = None,
 ) -> Iterator[Run]:
     """A run that may call every tool of `servers`, all of them pinned as they are now unless `pins_of` says else."""
-    clock = {"now": now} if now is not None else {}
-    made = [server(name, fake, settings, **clock) for name, (fake, settings) in servers.items()]
+    clock = now or time.monotonic
+    made = [server(name, fake, settings, now=clock) for name, (fake, settings) in servers.items()]
     found = {name: pinned(name, fake.tools) for name, (fake, _) in servers.items()}
     found.update(pins_of or {})
     labels = RunLabel(start or Label(integrity=Integrity.MEMBER))
     questions = FakeQuestions()
     uses = tuple(UpstreamUse(server=name, tools=("*",)) for name in servers)
     source = UpstreamSource(
-        made, uses, found, labels=labels, trusted=Trusted(trusted), questions=questions, keys=keys, **clock
+        made, uses, found, labels=labels, trusted=Trusted(trusted), questions=questions, keys=keys, now=clock
     )
     workspace_folder = folder / "workspace"
     (workspace_folder / "src").mkdir(parents=True)

@@ -225,7 +225,7 @@ def test_a_read_and_an_outward_call_that_race_never_send_what_was_read(tmp_path:
             for number in range(8):
                 calls.append(run.ask("tools/call", {"name": "notes__read_note", "arguments": {"text": str(number)}}))
                 calls.append(run.ask("tools/call", {"name": "mail__post_out", "arguments": {"text": "hello"}}))
-            return await asyncio.gather(*calls)
+            return list(await asyncio.gather(*calls))
 
         run.loop.run_until_complete(both())
         events = run.events()

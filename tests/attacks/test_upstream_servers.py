@@ -192,10 +192,7 @@ def test_calls_at_once_are_bounded(tmp_path: Path) -> None:
     fake.raw["tools/call"] = slow
     with running(tmp_path, {"docs": (fake, config(concurrent=2, seconds=2, cache_seconds=0, failures=100))}) as run:
         run.source._servers["docs"].offers()
-        threads = [
-            threading.Thread(target=lambda n=n: _quietly(run, n), daemon=True)  # type: ignore[misc]
-            for n in range(3)
-        ]
+        threads = [threading.Thread(target=lambda n=n: _quietly(run, n), daemon=True) for n in range(3)]
         for thread in threads:
             thread.start()
         assert go.wait(5)

@@ -66,12 +66,20 @@ def _endpoint(value: str) -> str:
     return f"{host}:{port}"
 
 
+def _host(value: str) -> str:
+    try:
+        return canonical_host(value)
+    except NameRefused as error:
+        raise ValueError(str(error)) from None
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 Glob = Annotated[str, BeforeValidator(lambda v: _glob(v) if isinstance(v, str) else v)]
 Globs = Annotated[tuple[Glob, ...], BeforeValidator(_tuple)]
+Host = Annotated[str, BeforeValidator(lambda v: _host(v) if isinstance(v, str) else v)]
 Endpoint = Annotated[str, BeforeValidator(lambda v: _endpoint(v) if isinstance(v, str) else v)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Argv = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(min_length=1)]
@@ -515,10 +523,41 @@ class OperatorScope(_Strict):
         return (Bound(by="organisation", read=self.read, write=self.write),) if self.read or self.write else ()
 
 
+class OperatorNetwork(_Strict):
+    """What roles may reach, and how. `hosts` absent: whatever they name."""
+
+    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] | None = None
+    private: Annotated[tuple[Host, ...], BeforeValidator(_tuple)] = ()
+    """Exactly these hosts may lead to inner addresses."""
+    registries: dict[Registry, Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)]] = {}
+    """Hosts of a registry, instead of what the client's own configuration says."""
+    clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.INTERNAL
+    """How confidential what a run has read may be, for it to send anything out."""
+    learn: bool = False
+    """Whether `vestibule run --egress learn` is allowed."""
+    sent_mb: Annotated[int, Field(gt=0)] = 256
+    received_mb: Annotated[int, Field(gt=0)] = 8192
+    rate_kb: Annotated[int, Field(ge=0)] = 0
+    """Per second and name; 0: no limit."""
+
+
 class OperatorBudget(_Strict):
     usd_per_run: NanoUsd | None = None
     usd_per_day: NanoUsd | None = None
     rounds_per_run: Annotated[int, Field(gt=0, le=100)] = 10
+
+
+class OpaBackend(_Strict):
+    """An OPA server that evaluates the policies: `https://…`, or `http://` on this machine."""
+
+    url: str
+    token: KeySource | None = None
+
+
+class PolicyBackend(_Strict):
+    """Where policy is evaluated: in this process, or by an OPA server."""
+
+    opa: OpaBackend | None = None
 
 
 class OperatorConfig(_Strict):
@@ -528,7 +567,9 @@ class OperatorConfig(_Strict):
     models: dict[str, Provider] = {}
     sandbox: OperatorSandbox = OperatorSandbox()
     policy: Names = ()
+    policy_backend: PolicyBackend = PolicyBackend()
     scope: OperatorScope = OperatorScope()
+    network: OperatorNetwork = OperatorNetwork()
     labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(_tuple)] = ()
     views: Annotated[tuple[ViewConfig, ...], BeforeValidator(_tuple)] = ()
     upstreams: dict[str, Upstream] = {}
@@ -557,5 +598,16 @@ def uses(role: RoleConfig) -> tuple[UpstreamUse, ...]:
     return tuple(UpstreamUse(server=name, tools=tools) for name, tools in sorted(role.upstreams.items()))
 
 
-OPERATOR_ONLY = ("models", "base_url", "key", "policy", "budget", "trust_domain", "tools", "scope", "upstreams")
+OPERATOR_ONLY = (
+    "models",
+    "base_url",
+    "key",
+    "policy",
+    "policy_backend",
+    "budget",
+    "trust_domain",
+    "tools",
+    "scope",
+    "upstreams",
+)
 """Keys that live in the operator's configuration; a repository that sets one gets told so."""

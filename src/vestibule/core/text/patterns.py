@@ -40,7 +40,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def _ways(parsed: Any, *, inside: bool) -> int:
-    """In how many ways the repetitions of a pattern can share a text. Raises `SlowPattern` for what never is allowed."""
+    """In how many ways the repetitions of a pattern can share a text. Raises `SlowPattern` for what no pattern may."""
     found = 1
     for op, argument in parsed:
         if op in _REPEATS:

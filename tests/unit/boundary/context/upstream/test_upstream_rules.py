@@ -149,6 +149,7 @@ def test_a_schema_that_cannot_be_checked_allows_nothing(schema: dict[str, Any]) 
     assert verdict({"a": "aaaa"}, None, schema) in {"schema_unusable", "schema"}
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=8), st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
 )
