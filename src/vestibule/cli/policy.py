@@ -1,4 +1,4 @@
-"""`vestibule policy`: lint, explain and test policies."""
+"""`vestibule policy`: lint, explain, test and replay policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPOSITORY_FOLDER = ".vestibule/policy"
 
 @click.group()
 def command() -> None:
-    """Lint, explain and test policies."""
+    """Lint, explain, test and replay policies."""
 
 
 @command.command()
@@ -59,10 +59,10 @@ def explain(request_file: Path, repo: Path, base: str, *, as_json: bool) -> int:
     from vestibule.cli.output import emit_json
     from vestibule.config.load import load_operator_config
     from vestibule.core.errors import HELD, OK, REFUSED
-    from vestibule.policy import PolicySet
+    from vestibule.pipeline.policies import load_policy
 
     request = _request(request_file)
-    policy = PolicySet.load(load_operator_config().policy, _repository(repo, base))
+    policy = load_policy(load_operator_config(), None, _repository(repo, base))
     found = policy.explain(request)
     if as_json:
         emit_json(
@@ -73,6 +73,13 @@ def explain(request_file: Path, repo: Path, base: str, *, as_json: bool) -> int:
                 "policy_digest": policy.digest,
                 "layers": [layer.model_dump(mode="json") for layer in found.layers],
                 "deciding_facts": list(found.deciding_facts),
+                "places": {reason: list(where) for reason, where in found.places.items()},
+                "change": found.change,
+                "turned": found.turned
+                and {
+                    "verdict": found.turned.ruling.value,
+                    "reasons": list(found.turned.reasons),
+                },
             }
         )
     else:
@@ -108,6 +115,61 @@ def test(folder: Path, *, as_json: bool) -> int:
     return OK if results and not failed else VERIFICATION_FAILED
 
 
+@command.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--base", default="", help="Take each run's repository policy from this commit, not from its own base.")
+@click.option(
+    "--run", "runs", multiple=True, help="Only this run (may be given several times); else all that are kept."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def replay(folder: Path | None, base: str, runs: tuple[str, ...], *, as_json: bool) -> int:
+    """Ask another policy about the decisions of past runs: which verdicts differ.
+
+    FOLDER takes the place of the operator's policy folders; `--base` that of the repository's policy. Exit 6 when a
+    verdict differs. Nothing is recorded and nothing happens.
+    """
+    from vestibule.cli.output import emit_json
+    from vestibule.core.errors import OK, VERIFICATION_FAILED, UsageError
+    from vestibule.core.text.sanitize import one_line
+    from vestibule.git import Git
+    from vestibule.pipeline.inputs import kept_inputs
+    from vestibule.pipeline.policies import load_policy, repository_policy
+    from vestibule.pipeline.replay import Replay
+    from vestibule.pipeline.replay import replay as ask_again
+    from vestibule.pipeline.services import Services
+    from vestibule.policy import PolicySet
+
+    if folder is None and not base:
+        raise UsageError("There is no other policy to try.", next_step="Give a folder, or a commit with `--base`.")
+    services = Services()
+    policies: dict[tuple[Path, str], PolicySet] = {}
+    result = Replay()
+    chosen = [services.runs.get(run) for run in runs] if runs else services.runs.all()
+    for record in chosen:
+        git = Git.open(record.repo)
+        commit = git.commit_of(base) if base else record.base_commit
+        if commit is None:
+            raise UsageError(f"There is no commit {one_line(base)} in {record.repo}.")
+        key = (record.repo, commit)
+        if key not in policies:
+            organisation = None if folder is None else [folder]
+            files = repository_policy(git, commit)
+            policies[key] = load_policy(services.operator, None, files, organisation=organisation)
+        events = ((entry.seq, entry.event) for entry in services.audit.entries(run=record.id))
+        ask_again(policies[key], events, kept_inputs(services.folder(record.id)), result)
+    if as_json:
+        emit_json({"ok": not result.differences, "runs": len(chosen), **result.as_json()})
+    else:
+        for item in result.differences:
+            before, after = (f"{word} ({', '.join(why)})" if why else word for word, why in (item.before, item.after))
+            click.echo(f"{item.run} #{item.seq} {item.action} {one_line(item.resource)}: {before} -> {after}")
+        click.echo(f"{result.replayed} of {result.decisions} decisions of {len(chosen)} runs were asked again.")
+        if result.without_input:
+            click.echo(f"No input is kept for {len(result.without_input)} of them, so nothing is said about those.")
+        click.echo(f"{len(result.differences)} verdicts differ.")
+    return VERIFICATION_FAILED if result.differences else OK
+
+
 def _layers(folder: Path | None) -> list[Layer]:
     from vestibule.config.load import load_operator_config
     from vestibule.policy.layers import folder_layer, organisation_layers, shipped_layer
@@ -125,6 +187,7 @@ def _repository(repo: Path, base: str) -> dict[str, bytes]:
     """The policy files of a commit; none where there is no repository."""
     from vestibule.core.errors import UsageError
     from vestibule.git import Git
+    from vestibule.pipeline.policies import repository_policy
 
     try:
         git = Git.open(repo)
@@ -133,13 +196,7 @@ def _repository(repo: Path, base: str) -> dict[str, bytes]:
     commit = git.commit_of(base)
     if commit is None:
         return {}
-    entries = [
-        entry
-        for entry in git.tree(commit)
-        if entry.path.startswith(REPOSITORY_FOLDER + "/") and entry.path.endswith(".rego") and entry.kind == "blob"
-    ]
-    contents = dict(git.blobs(entry.sha for entry in entries))
-    return {entry.path: contents[entry.sha] for entry in entries}
+    return repository_policy(git, commit)
 
 
 def _request(source: Path) -> PolicyInput:
@@ -175,6 +232,13 @@ def _print(found: Explanation, request: PolicyInput) -> None:
         click.echo(f"  {layer.layer}: {layer.ruling.value} ({reasons}){' ' + layer.error if layer.error else ''}")
     for name in found.deciding_facts:
         click.echo(f"  decided by {one_line(name)} = {one_line(str(request.facts[name]))}")
+    for reason, places in found.places.items():
+        click.echo(f"  {reason} stands at {', '.join(places) or 'no place in the text: it is made from a fact'}")
+    if found.change is not None and found.turned is not None:
+        change = ", ".join(f"{one_line(name)} = {one_line(str(value))}" for name, value in found.change.items())
+        click.echo(f"  it would be {found.turned.ruling.value} with {change}")
+    else:
+        click.echo("  no change of up to three facts turns it")
     for item in found.verdict.refusals:
         click.echo(f"  [{item.rule}] {item.reason} {item.fact}".rstrip())
         click.echo(f"    {item.next.person}")

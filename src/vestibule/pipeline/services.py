@@ -19,6 +19,7 @@ from vestibule.core.model import Event, Person, Subject, WallsReport
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git
+from vestibule.pipeline.inputs import KeepingDecider
 from vestibule.pipeline.record import RunRecord, RunStore
 from vestibule.store.database import Database, make_private_folder
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from vestibule.review.questions import QuestionBook
     from vestibule.review.signing import ReviewKey
     from vestibule.sandbox.local import LocalSandbox
-
-POLICY_FOLDER = ".vestibule/policy/"
-
 
 class Services:
     """Everything the segments need, wired once."""
@@ -123,27 +121,18 @@ class Services:
 
     def policy(self, repo: Path, base: Sha) -> PolicySet:
         """Shipped, organisation's and repository's policies; the last from the base commit."""
-        from vestibule.policy import PolicySet
+        from vestibule.pipeline.policies import load_policy, repository_policy
 
         key = (repo, base)
         if key not in self._policies:
-            git = Git.open(repo)
-            entries = [
-                entry
-                for entry in git.tree(base)
-                if entry.path.startswith(POLICY_FOLDER) and entry.path.endswith(".rego") and entry.kind == "blob"
-            ]
-            contents = dict(git.blobs(entry.sha for entry in entries))
-            self._policies[key] = PolicySet.load(
-                organisation=tuple(Path(item) for item in self.operator.policy),
-                repository={entry.path: contents[entry.sha] for entry in entries},
-            )
+            files = repository_policy(Git.open(repo), base)
+            self._policies[key] = load_policy(self.operator, self.environ, files)
         return self._policies[key]
 
     def crossing(self, record: RunRecord) -> Crossing:
         """Decides and records for one run."""
         return Crossing(
-            decider=self.policy(record.repo, record.base_commit),
+            decider=KeepingDecider(self.policy(record.repo, record.base_commit), self.folder(record.id)),
             audit=self.audit,
             task=task_facts(record),
             labels=RunLabel(start_label(record)),

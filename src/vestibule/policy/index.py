@@ -109,12 +109,13 @@ class LayerIndex:
 
     def data(self, signature: Signature) -> dict[str, Any]:
         """The constants, for the engine's base document; of a table that is only ever looked up by an indexed part,
-        the row that will be looked up (the engine's own look-up goes through all rows)."""
+        the row that will be looked up (the engine's own look-up goes through all rows). No signature: everything."""
         found: dict[str, Any] = {}
         for constant in self._constants:
             at = self._keyed.get(constant.name)
             value = constant.value
-            found[constant.name] = value if at is None else {k: v for k, v in value.items() if k == signature[at]}
+            whole = at is None or not signature
+            found[constant.name] = value if whole else {k: v for k, v in value.items() if k == signature[at or 0]}
         return {CONSTANTS: found}
 
     def signature(self, document: Mapping[str, Any]) -> Signature:

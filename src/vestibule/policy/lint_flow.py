@@ -80,7 +80,7 @@ def actions(code: list[Token]) -> Iterator[Found]:
 
 
 def negations(words: list[Token]) -> Iterator[Found]:
-    """`not` before `in` or a call with a reference inside. With that undefined, OPA drops the rule, rego-cpp fires it."""
+    """`not` before `in` or a call with a reference inside. That undefined, OPA drops the rule, rego-cpp fires it."""
     for index, word in enumerate(words):
         if word.text != "not" or word.kind != "name":
             continue

@@ -26,6 +26,7 @@ from vestibule.core.ports import PolicyInput
 from vestibule.core.verdict import Ruling, Verdict, strictest, strictest_ruling
 from vestibule.policy import lint
 from vestibule.policy.engine import VERSION, Answer, EngineError, Program
+from vestibule.policy.explain import places, smallest_change
 from vestibule.policy.layers import Layer, layers_digest, organisation_layers, repository_layer, shipped_layer
 from vestibule.policy.opa import OpaAddress, OpaPrograms
 from vestibule.policy.opa import version as opa_version
@@ -70,6 +71,12 @@ class Explanation(Noun):
     verdict: Verdict
     layers: tuple[LayerAnswer, ...]
     deciding_facts: tuple[str, ...]
+    places: dict[str, tuple[str, ...]] = {}
+    """Where each reason stands: `layer: file:line`."""
+    change: dict[str, Any] | None = None
+    """The fewest facts, with their values, that turn the verdict; None when none was found."""
+    turned: Verdict | None = None
+    """The verdict with that change."""
 
 
 class PolicySet:
@@ -162,7 +169,23 @@ class PolicySet:
             others = (request.model_copy(update={"facts": {**request.facts, name: other}}) for other in _others(value))
             if any(self._matters(verdict, self.decide(other)) for other in others):
                 deciding.append(name)
-        return Explanation(verdict=verdict, layers=tuple(answers), deciding_facts=tuple(deciding))
+        found = smallest_change(self.layers, request, self.decide)
+        return Explanation(
+            verdict=verdict,
+            layers=tuple(answers),
+            deciding_facts=tuple(deciding),
+            places=self._places(answers),
+            change=found[0] if found else None,
+            turned=found[1] if found else None,
+        )
+
+    def _places(self, answers: Sequence[LayerAnswer]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for answer in answers:
+            for reason in answer.reasons:
+                named = places(self.layers, answer.layer, reason)
+                found.setdefault(reason, []).extend(f"{answer.layer}: {place}" for place in named)
+        return {reason: tuple(named) for reason, named in found.items()}
 
     def close(self) -> None:
         """Stops the engine's thread; later decisions deny. Idempotent."""

@@ -306,6 +306,67 @@ ENTRIES: dict[str, Entry] = {
         "Refuse it; to allow it, widen `askable` of the role at the base commit, or the operator's `scope`.",
         _resource,
     ),
+    # network
+    "network": Entry(
+        "The connection breaks a rule of the network.",
+        "Do without it.",
+        "See the event's facts in the log; `vestibule policy explain` says which rule decided.",
+        _resource,
+    ),
+    "network.host": Entry(
+        "This name is not part of the task.",
+        "Work without it: use what the workspace and the installed tools hold.",
+        "Name it in the role's `network.hosts` if the task needs it.",
+        _resource,
+    ),
+    "network.program": Entry(
+        "This program may not reach this host; others of the task may.",
+        "Use the program that the role names for it.",
+        "Add the program to the rule of the role's `network.hosts`.",
+        _resource,
+    ),
+    "network.name": Entry(
+        "This is no host name.",
+        "Use a plain host name of the task.",
+        "Nothing to do.",
+        _resource,
+    ),
+    "network.tls": Entry(
+        "The connection does not begin with a TLS handshake, as it has to on this port.",
+        "Use TLS, and nothing before it.",
+        "Name another port in the role if the protocol there is another.",
+        _resource,
+    ),
+    "network.sni": Entry(
+        "The TLS handshake names another server than the one that was asked for, or none.",
+        "Connect to the name itself, with its name in the handshake.",
+        "A handshake that names another server is how an allowed name is used to reach one that is not.",
+        _resource,
+    ),
+    "network.private": Entry(
+        "The name leads to an inner address, and none that may be reached from a sandbox.",
+        "Do without it.",
+        "If it is an inner host on purpose, list exactly this host under the operator's `network.private`.",
+        _resource,
+    ),
+    "network.unresolved": Entry(
+        "The name has no address.",
+        "Check its spelling, or do without it.",
+        "Look it up on this machine: the lookup was made outside the sandbox.",
+        _resource,
+    ),
+    "network.bytes": Entry(
+        "What may be sent to or received from this name in one run is used up.",
+        "Do without further transfers to it.",
+        "Raise `sent_mb` or `received_mb` of the operator's `network` if that much is meant.",
+        _resource,
+    ),
+    "network.learn": Entry(
+        "Learning is not allowed here, so only listed names are reached.",
+        "Do without it.",
+        "The operator allows it with `network.learn: true`.",
+        _resource,
+    ),
     # models
     "model.field": Entry(
         "The model request holds a field or tool type that is not on the allow-list.",

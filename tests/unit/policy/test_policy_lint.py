@@ -116,7 +116,7 @@ def test_a_file_that_is_no_policy_of_ours_is_refused(source: str, what: str) -> 
 )
 def test_good_policy_is_accepted(body: str) -> None:
     asked = 'decision := {"verdict": "deny", "reasons": ["acme.x"]} if data.vestibule.%s\n'
-    name = body.split("deny contains")[1:] and "deny" or ("y" if "\ny if" in body else "x")
+    name = (body.split("deny contains")[1:] and "deny") or ("y" if "\ny if" in body else "x")
     assert problems(HEAD + asked % name + body + "\n") == []
 
 
