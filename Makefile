@@ -82,3 +82,15 @@ build/conformance/.installed: tests/tools-conformance/package.json tests/tools-c
 	npm ci --prefix build/conformance --no-audit --no-fund --loglevel=error
 	$(PIP) install --quiet --require-hashes --upgrade --target build/conformance/python -r requirements/conformance.txt
 	@touch $@
+
+# A real OPA for the policy vectors. It is built with Go (1.23 or newer; Debian 12's is too old); without Go the tests
+# against it are skipped, and fail where CI=true.
+OPA_VERSION := v1.4.2
+build/tools/.opa:
+	@mkdir -p build/tools/bin
+	@if ! command -v go >/dev/null; then \
+	  echo "setup: there is no Go here, so the policy tests against a real OPA are left out" >&2; \
+	else \
+	  GOBIN="$(CURDIR)/build/tools/bin" GOFLAGS=-mod=mod CGO_ENABLED=0 \
+	    go install github.com/open-policy-agent/opa@$(OPA_VERSION) && touch $@; \
+	fi
