@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
-from vestibule.boundary.network.rules import plan as network_plan
 from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.errors import AgentFailed, DependencyDown, Refused
@@ -36,6 +35,7 @@ from vestibule.core.view import View
 from vestibule.git import Git
 from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.admission import require_admitted
+from vestibule.pipeline.egress import egress_of, network_of
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all, owners_of
@@ -49,6 +49,7 @@ from vestibule.sandbox.removal import remove_tree
 
 if TYPE_CHECKING:
     from vestibule.boundary.models.gateway import ModelGateway
+    from vestibule.boundary.network.gateway import EgressGateway
     from vestibule.pipeline.upstreams import Upstreams
 
 RENEW_SECONDS = 300.0
@@ -83,7 +84,8 @@ class Attempt:
         self.config = services.config_of(record)
         self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
         self.workspace = self.folder / "workspace"
-        self.network = network_plan((CONTEXT_HOST, MODELS_HOST), record.scope.hosts, record.scope.registries)
+        self.network = network_of(services, record, (CONTEXT_HOST, MODELS_HOST))
+        self.egress: EgressGateway | None = None
         self._flooded = threading.Event()
         self.crossing = services.crossing(record)
         self.crossing.audit = BoundedSink(self.crossing.audit, self._asked_too_much)
@@ -195,6 +197,8 @@ class Attempt:
             mounts=(*self._workspace_mounts(view, begun=False), *plan.mounts),
             home_files=plan.home_files,
             names=self.network.names,
+            endpoints=self.network.endpoints,
+            resolver=True,
             limits=self._limits(self.record.budget.minutes * 60),
         )
 
@@ -246,6 +250,8 @@ class Attempt:
         self.live.start(context, source_of(self.services, self.record), self.workspace, view)
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, tokens), sandbox.listeners[MODELS_HOST])
+        self.egress = egress_of(self.services, self.record, self.network, self.crossing)
+        host.run("network", self.egress.serve(dict(sandbox.listeners)))
 
     def _upstreams(self) -> Upstreams | None:
         """The upstream servers of the task's role; none is started yet."""

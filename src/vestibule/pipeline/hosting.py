@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from vestibule.core.errors import DependencyDown
@@ -29,6 +29,7 @@ class GatewayHost:
         self._ready = threading.Event()
         self._servers: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._others: dict[str, asyncio.Task[None]] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="gateways", daemon=True)
         self._thread.start()
@@ -50,6 +51,24 @@ class GatewayHost:
             starting.cancel()
             fact = error.strerror or type(error).__name__
             raise DependencyDown("gateway", f"The {name} gateway did not start.", fact=fact) from None
+
+    def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Something that serves sockets of its own, from now on. Its end before `stop` is a gateway that died."""
+
+        async def begin() -> None:
+            task = asyncio.ensure_future(self._attend(name, work))
+            self._others[name] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        asyncio.run_coroutine_threadsafe(begin(), self.loop).result(START_SECONDS)
+
+    async def _attend(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            if not self._stopping:
+                self._died(name)
 
     def kill(self, name: str) -> None:
         """End one gateway as if it had crashed (for the tests that prove the run closes)."""
@@ -117,10 +136,13 @@ class GatewayHost:
                 self._died(name)
 
     def _end(self, name: str) -> None:
-        self._servers[name].end()
+        if name in self._others:
+            self._others[name].cancel()
+        else:
+            self._servers[name].end()
 
     def _end_all(self) -> None:
-        for name in self._servers:
+        for name in (*self._servers, *self._others):
             self._end(name)
 
         async def finish() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestibule.boundary.network.rules import NetworkPlan, connect, plan, resolve
+from vestibule.boundary.network.rules import NetworkPlan, connect, name_rule, plan, program_rule, resolve
+from vestibule.boundary.network.wire.client_hello import NotAHello
 from vestibule.core.refusal import Refusal
 from vestibule.core.text.names import NameRefused
 
@@ -19,11 +20,73 @@ def test_each_gateway_has_an_address_of_its_own() -> None:
     assert KNOWN.names == GATEWAYS
 
 
-def test_addresses_stay_when_a_role_names_hosts() -> None:
-    asked = plan(GATEWAYS, hosts=("docs.example.com:443",), registries=("pip",))
-    assert asked.addresses == KNOWN.addresses
-    assert [item.fact for item in asked.denied] == ["docs.example.com:443", "registry pip"]
-    assert {item.rule for item in asked.denied} == {"network.not_carried"}
+def test_hosts_and_registries_get_addresses_after_the_gateways() -> None:
+    asked = plan(
+        GATEWAYS,
+        hosts=("Docs.example.com:443", "docs.example.com:8443", "git.example.com:22"),
+        registries=("pip",),
+        registry_hosts={"pip": ("packages.example.com:443",)},
+    )
+    assert asked.names == KNOWN.names
+    assert asked.addresses == {
+        **KNOWN.addresses,
+        "docs.example.com": "127.64.0.3",
+        "git.example.com": "127.64.0.4",
+        "packages.example.com": "127.64.0.5",
+    }
+    assert [(rule.key, rule.because, rule.tls) for rule in asked.rules] == [
+        ("docs.example.com:443", "hosts", True),
+        ("docs.example.com:8443", "hosts", True),
+        ("git.example.com:22", "hosts", False),
+        ("packages.example.com:443", "registry pip", True),
+    ]
+    assert asked.denied == ()
+
+
+def test_what_cannot_be_carried_is_said() -> None:
+    asked = plan(GATEWAYS, hosts=("10.0.0.1:443", "models.vestibule.internal:443"), registries=("npm",))
+    assert asked.rules == ()
+    assert [item.rule for item in asked.denied] == ["network.registry", "network.name", "network.gateway"]
+
+
+def test_the_organisation_s_ceiling_holds_for_hosts() -> None:
+    asked = plan(GATEWAYS, hosts=("a.example.com:443", "b.example.com:443"), ceiling=("A.example.com:443",))
+    assert [rule.key for rule in asked.rules] == ["a.example.com:443"]
+    assert [(item.rule, item.fact) for item in asked.denied] == [("network.ceiling", "b.example.com:443")]
+
+
+HOSTS = plan(GATEWAYS, hosts=("docs.example.com:443",), programs={"docs.example.com:443": ("git",)})
+RULE = HOSTS.rules[0]
+
+
+def test_a_listed_endpoint_is_connected_and_no_other_port_of_it() -> None:
+    assert connect("docs.example.com:443", HOSTS) == "docs.example.com"
+    assert connect("127.64.0.3:443", HOSTS) == "docs.example.com"
+    found = connect("docs.example.com:80", HOSTS)
+    assert isinstance(found, Refusal)
+    assert found.rule == "network.port"
+
+
+@pytest.mark.parametrize(
+    ("hello", "rule"),
+    [
+        ("docs.example.com", ""),
+        ("evil.example.com", "network.sni"),
+        ("docs.example.com.evil.example", "network.sni"),
+        (None, "network.sni"),
+        (NotAHello("network.tls", "no"), "network.tls"),
+    ],
+)
+def test_the_handshake_names_exactly_the_host(hello: str | NotAHello | None, rule: str) -> None:
+    assert name_rule(RULE, hello) == rule
+
+
+@pytest.mark.parametrize(
+    ("program", "rule"), [("/usr/bin/git", ""), ("/usr/bin/node", "network.program"), ("", "network.program")]
+)
+def test_a_rule_for_a_program_is_for_no_other(program: str, rule: str) -> None:
+    assert program_rule(RULE, program) == rule
+    assert program_rule(RULE.model_copy(update={"programs": ()}), program) == ""
 
 
 def test_a_gateway_named_twice_is_one() -> None:
