@@ -1,7 +1,7 @@
 """A changed policy over past runs: which verdicts would have been others.
 
 Every decision of a run whose input was kept is asked again. The input is taken only if its digest is the one in the
-audit log; nothing is recorded and nothing happens.
+audit log; nothing is recorded and nothing happens. Verdicts differ when the ruling does, or has a reason it had not.
 """
 
 from __future__ import annotations
@@ -68,5 +68,6 @@ def replay(policy: Decider, events: Iterable[tuple[int, Event]], kept: Mapping[s
         verdict = policy.decide(asked)
         before = (event.verdict.value if event.verdict else "", tuple(sorted(event.reasons)))
         after = (verdict.ruling.value, tuple(sorted(verdict.reasons)))
-        if before != after:
+        # An entry may name findings besides the policy's own reasons, so a reason that is gone says nothing by itself.
+        if before[0] != after[0] or set(after[1]) - set(before[1]):
             into.differences.append(Difference(event.run, seq, event.action, event.resource, before, after))
