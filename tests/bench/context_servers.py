@@ -4,8 +4,8 @@
 
 All serve `read_file` over the files below FOLDER/workspace, on loopback, under the same host (uvicorn on uvloop).
 `governed` is what a run has: task token, shipped policy, audit log on disk with durable intents. The other two are
-the SDK's low-level and its usual server, with nothing before the tool. Prints one JSON line, `{"port", "token"}`; ends when
-its input does.
+the SDK's low-level and its usual server, with nothing before the tool. Prints one JSON line, `{"port", "token"}`; ends
+when its input does.
 """
 
 from __future__ import annotations
