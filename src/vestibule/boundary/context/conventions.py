@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vestibule.core.model import Spec
-from vestibule.core.text.globs import ImpossibleGlob, check_glob, matches
+from vestibule.core.text.globs import ImpossibleGlob, check_given_glob, matches
 from vestibule.core.text.sanitize import one_line
 
 MAX_FOLDERS = 80
@@ -26,7 +26,8 @@ MAX_NEAR = 8
 """Similar files, and tests, for each of them."""
 MAX_CONFIGURATION = 30
 MAX_OWNED = 40
-MAX_OWNER_LINES = 2_000
+"""Files whose owners are named: those of the spec, else the first of the view."""
+MAX_OWNER_LINES = 1_000
 MAX_OWNERS_BYTES = 256 * 1024
 
 CONFIGURATION = re.compile(
@@ -48,11 +49,14 @@ def conventions(paths: Sequence[str], spec: Spec, owners: str = "") -> dict[str,
     `paths` are the files that may be read; `owners` is the text of CODEOWNERS at the base commit.
     """
     named = spoken_of(paths, spec)
+    folders = {path.rpartition("/")[0] for path in named}
+    beside = [path for path in paths if path.rpartition("/")[0] in folders]
+    tests = [path for path in paths if is_test(path)] if named else []
     return {
         "layout": layout(paths),
         "configuration": [path for path in paths if CONFIGURATION.match(_name(path))][:MAX_CONFIGURATION],
-        "near": [{"file": path, "similar": similar(path, paths), "tests": near_tests(path, paths)} for path in named],
-        "owners": owned(named or paths, owners),
+        "near": [{"file": path, "similar": similar(path, beside), "tests": near_tests(path, tests)} for path in named],
+        "owners": owned(named or paths[:MAX_OWNED], owners),
     }
 
 
@@ -80,7 +84,7 @@ def spoken_of(paths: Sequence[str], spec: Spec) -> list[str]:
         for path in paths
         if path in words
         or (names[_name(path)] == 1 and _name(path) in words and "." in _name(path))
-        or _stem(path) in parts
+        or (parts and _stem(path) in parts)
     ][:MAX_NAMED]
 
 
@@ -100,7 +104,11 @@ def near_tests(path: str, paths: Iterable[str]) -> list[str]:
     if is_test(path):
         return []
     stem = _stem(path).lower()
-    return _first(item for item in paths if is_test(item) and _TEST_NAME.sub("", _stem(item)).lower() == stem)
+    return _first(
+        item
+        for item in paths
+        if stem in item.lower() and is_test(item) and _TEST_NAME.sub("", _stem(item)).lower() == stem
+    )
 
 
 def is_test(path: str) -> bool:
@@ -112,14 +120,10 @@ def owned(paths: Iterable[str], text: str) -> list[dict[str, Any]]:
     """Who owns files, by CODEOWNERS: of the lines that match a file the last one counts (its documented rule)."""
     lines = _owner_lines(text)
     found: dict[tuple[str, ...], list[str]] = {}
-    count = 0
     for path in paths:
         owners = next((owners for globs, owners in lines if any(matches(path, glob) for glob in globs)), ())
         if owners:
             found.setdefault(owners, []).append(path)
-            count += 1
-            if count == MAX_OWNED:
-                break
     return [{"owners": list(owners), "files": files} for owners, files in found.items()]
 
 
@@ -145,7 +149,7 @@ def _owner_globs(pattern: str) -> tuple[str, ...]:
     globs = (f"{base}**",) if text.endswith("/") else (base,) if text.endswith("*") else (base, f"{base}/**")
     try:
         for glob in globs:
-            check_glob(glob)
+            check_given_glob(glob)
     except ImpossibleGlob:
         return ()
     return globs
