@@ -57,8 +57,8 @@ class Replay:
 def replay(policy: Decider, events: Iterable[tuple[int, Event]], kept: Mapping[str, PolicyInput], into: Replay) -> None:
     """Asks `policy` about every decision in one run's `events` (entry number, event)."""
     for seq, event in events:
-        if event.phase != "intent" or not event.input_digest:
-            continue  # an outcome, or an entry that no policy decided
+        if event.phase != "intent" or not event.input_digest or event.subject == "probe":
+            continue  # an outcome, an entry that no policy decided, or a guard that was tried out
         into.decisions += 1
         asked = kept.get(event.input_digest)
         if asked is None:
