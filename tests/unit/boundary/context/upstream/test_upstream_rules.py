@@ -149,6 +149,12 @@ def test_a_schema_that_cannot_be_checked_allows_nothing(schema: dict[str, Any]) 
     assert verdict({"a": "aaaa"}, None, schema) in {"schema_unusable", "schema"}
 
 
+def test_no_reference_leads_out_of_a_schema_even_where_something_is(tmp_path: Path) -> None:
+    (tmp_path / "anything.json").write_text("{}")
+    schema = {"type": "object", "properties": {"a": {"$ref": (tmp_path / "anything.json").as_uri()}}}
+    assert verdict({"a": "x"}, None, schema) == "schema_unusable"
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.dictionaries(st.text(max_size=8), st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
