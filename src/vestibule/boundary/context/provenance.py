@@ -46,6 +46,9 @@ VOUCHED = frozenset({Integrity.OPERATOR, Integrity.MEMBER})
 """Whose text is trusted."""
 
 
+_NOTHING: Mapping[str, Collection[Any]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One value of a call. `at` is its JSON pointer (RFC 6901); `how` says what vouches for it, "" when nothing does.
@@ -157,12 +160,17 @@ class Trusted:
 
 
 def trusted_arguments(
-    tool: Any, arguments: Mapping[str, Any], trusted: Trusted, *, free_text: Collection[str] = ()
+    tool: Any,
+    arguments: Mapping[str, Any],
+    trusted: Trusted,
+    *,
+    free_text: Collection[str] = (),
+    listed: Mapping[str, Collection[Any]] = _NOTHING,
 ) -> Provenance:
     """What vouches for each value of a call.
 
     `tool.schema` is the JSON Schema that was pinned: its booleans, enumerations, constants and defaults are choices
-    that whoever pinned it agreed to. `free_text` names arguments whose wording the operator leaves to the agent;
+    that whoever pinned it agreed to. `listed` are the values that the operator allows for an argument. `free_text` names arguments whose wording the operator leaves to the agent;
     links, addresses, mentions and host names in them need trusted text all the same.
     """
     schema = tool.schema if isinstance(getattr(tool, "schema", None), Mapping) else {}
@@ -171,7 +179,8 @@ def trusted_arguments(
     for at, name, value, part in walk.values("", "", arguments, (schema,)):
         if len(leaves) == MAX_VALUES:
             return Provenance(tuple(leaves), complete=False)
-        leaves.append(Leaf(at, _how(value, part, trusted, free=name in free_text)))
+        own = any(type(item) is type(value) and item == value for item in listed.get(name, ()))
+        leaves.append(Leaf(at, "allowed" if own else _how(value, part, trusted, free=name in free_text)))
     return Provenance(tuple(leaves))
 
 

@@ -153,6 +153,14 @@ def test_the_operators_values_are_whole() -> None:
     assert how("#team", trusted=trusted) == how("updates", trusted=trusted) == ""
 
 
+def test_what_the_operator_lists_for_an_argument_is_trusted_there_only() -> None:
+    tool = Tool("t", "", {"properties": {"a": {}, "b": {}}}, read_only=False)
+    found = trusted_arguments(tool, {"a": "#ops", "b": "#ops"}, Trusted(), listed={"a": ("#ops", 1)})
+    assert found.untrusted == ("/b",)
+    assert trusted_arguments(tool, {"a": True}, Trusted(), listed={"a": (1,)}).untrusted == ("/a",)
+    assert trusted_arguments(tool, {"a": ["#ops", "#eve"]}, Trusted(), listed={"a": ("#ops",)}).untrusted == ("/a/1",)
+
+
 def test_text_of_two_sources_does_not_join() -> None:
     both = Trusted(["send it to", "alice@example.com"])
     assert how("send it", trusted=both) == "text"

@@ -280,9 +280,13 @@ class UpstreamSource:
         return server.changed
 
     def _vouched(self, offered: Offered, arguments: Mapping[str, Any]) -> bool:
-        free = offered.rule.free_text if offered.rule else ()
+        rule = offered.rule
         return trusted_arguments(
-            offered.shown, arguments, self._trust.for_server(offered.server), free_text=free
+            offered.shown,
+            arguments,
+            self._trust.for_server(offered.server),
+            free_text=rule.free_text if rule else (),
+            listed={name: one.values for name, one in rule.arguments.items()} if rule else {},
         ).trusted
 
     # --- approvals ------------------------------------------------------------------------------------------
