@@ -170,8 +170,9 @@ def trusted_arguments(
     """What vouches for each value of a call.
 
     `tool.schema` is the JSON Schema that was pinned: its booleans, enumerations, constants and defaults are choices
-    that whoever pinned it agreed to. `listed` are the values that the operator allows for an argument. `free_text` names arguments whose wording the operator leaves to the agent;
-    links, addresses, mentions and host names in them need trusted text all the same.
+    that whoever pinned it agreed to. `listed` are the values that the operator allows for an argument. `free_text`
+    names arguments whose wording the operator leaves to the agent; links, addresses, mentions and host names in them
+    need trusted text all the same.
     """
     schema = tool.schema if isinstance(getattr(tool, "schema", None), Mapping) else {}
     leaves: list[Leaf] = []
