@@ -91,19 +91,37 @@ def explain(request_file: Path, repo: Path, base: str, *, as_json: bool) -> int:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def test(folder: Path, *, as_json: bool) -> int:
-    """Run the `test_*` rules of the *_test.rego files in FOLDER. Exit 6 when one fails or there is none."""
+    """Run the tests beside the policies in FOLDER: `test_*` rules (*_test.rego) and decisions (*_test.json).
+
+    Says which rules the tests hold up: those whose loss a test would notice. Exit 6 when a test fails or there is none.
+    """
     from vestibule.cli.output import emit_json
     from vestibule.core.errors import OK, VERIFICATION_FAILED
+    from vestibule.policy.coverage import coverage, percent, summary
     from vestibule.policy.lint import require_fit
-    from vestibule.policy.testing import run_tests
+    from vestibule.policy.testing import decision_tests, run_decisions, run_tests
 
-    results = []
-    for layer in _layers(folder):
-        require_fit(layer)
-        results.extend(run_tests(layer))
+    [layer] = _layers(folder)
+    require_fit(layer)
+    decisions = decision_tests(folder)
+    rules = run_tests(layer)
+    results = [*rules, *run_decisions(layer, decisions)]
     failed = [result for result in results if not result.passed]
+    covered = coverage(layer, [result.name for result in rules], [test.input for test in decisions]) if results else []
+    reasons = {reason: rule.covered for rule in covered for reason in rule.reasons}
     if as_json:
-        emit_json({"ok": bool(results) and not failed, "tests": [result.as_json() for result in results]})
+        emit_json(
+            {
+                "ok": bool(results) and not failed,
+                "tests": [result.as_json() for result in results],
+                "coverage": {
+                    "percent": percent(covered),
+                    "files": dict(summary(covered)),
+                    "rules": [rule.as_json() for rule in covered],
+                    "reasons_not_reached": sorted(reason for reason, reached in reasons.items() if not reached),
+                },
+            }
+        )
     else:
         for result in results:
             word = "pass" if result.passed else "FAIL"
@@ -111,7 +129,13 @@ def test(folder: Path, *, as_json: bool) -> int:
         if not results:
             click.echo("There is no test: write rules named test_… in a file ending in _test.rego.", err=True)
         else:
+            for rule in covered:
+                if not rule.covered:
+                    why = f" ({', '.join(rule.reasons)})" if rule.reasons else ""
+                    click.echo(f"      {rule.file}:{rule.first_line}: no test notices the loss of `{rule.name}`{why}")
+            held = sum(rule.covered for rule in covered)
             click.echo(f"{len(results) - len(failed)} of {len(results)} tests passed.")
+            click.echo(f"Coverage: {held} of {len(covered)} rules ({percent(covered)} %).")
     return OK if results and not failed else VERIFICATION_FAILED
 
 

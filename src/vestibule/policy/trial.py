@@ -45,13 +45,30 @@ def try_rules(sources: Mapping[str, str], names: Sequence[str]) -> list[tuple[bo
     return found
 
 
-def _in_a_child(sources: Mapping[str, str], rules: Sequence[str]) -> list[dict[str, Any]]:
+def try_inputs(sources: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The layer's answer to each input: one of `{"value": …}`, `{"undefined": true}`, `{"error": …}`."""
+    return _in_a_child(sources, ["decision"] * len(inputs), inputs)
+
+
+def try_variants(
+    variants: Sequence[Mapping[str, str]], names: Sequence[str], inputs: Sequence[Mapping[str, Any]]
+) -> list[list[dict[str, Any]]]:
+    """What rules and inputs give on each variant of the sources, a child each."""
+    asked = [*names, *["decision"] * len(inputs)]
+    given = [*[QUIET_INPUT] * len(names), *inputs]
+    return [_in_a_child(sources, asked, given) for sources in variants]
+
+
+def _in_a_child(
+    sources: Mapping[str, str], rules: Sequence[str], inputs: Sequence[Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
     """One of `{"value": …}`, `{"undefined": true}`, `{"error": …}` for each rule.
 
     Raises:
         DependencyDown: `dependency.policy`: no child could be started.
     """
-    request = json.dumps({"sources": dict(sources), "rules": list(rules)})
+    given = [QUIET_INPUT] * len(rules) if inputs is None else list(inputs)
+    request = json.dumps({"sources": dict(sources), "rules": list(rules), "inputs": given})
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-m", "vestibule.policy.trial"],
@@ -76,15 +93,27 @@ def _in_a_child(sources: Mapping[str, str], rules: Sequence[str]) -> list[dict[s
     return results
 
 
-def _answer(sources: Mapping[str, str], rule: str) -> dict[str, Any]:
-    try:
-        return {"value": Program(sources, rule).value(QUIET_INPUT)}
-    except UndefinedDecision:
-        return {"undefined": True}
-    except EngineError as error:
-        return {"error": str(error)}
+def _answers(sources: Mapping[str, str], rules: Sequence[str], inputs: Sequence[Any]) -> list[dict[str, Any]]:
+    programs: dict[str, Program | str] = {}
+    found: list[dict[str, Any]] = []
+    for rule, given in zip(rules, inputs, strict=True):
+        if rule not in programs:
+            try:
+                programs[rule] = Program(sources, rule)
+            except EngineError as error:
+                programs[rule] = str(error)
+        program = programs[rule]
+        try:
+            if isinstance(program, str):
+                raise EngineError(program)
+            found.append({"value": program.value(given)})
+        except UndefinedDecision:
+            found.append({"undefined": True})
+        except EngineError as error:
+            found.append({"error": str(error)})
+    return found
 
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    sys.stdout.write(json.dumps([_answer(asked["sources"], rule) for rule in asked["rules"]]))
+    sys.stdout.write(json.dumps(_answers(asked["sources"], asked["rules"], asked["inputs"])))

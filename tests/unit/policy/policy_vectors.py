@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vestibule.core.ports import PolicyInput
+from vestibule.policy.testing import changed
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "policy"
 
@@ -38,17 +37,3 @@ def vectors() -> list[Vector]:
             reasons = frozenset(case["reasons"])
             found.append(Vector(f"{path.stem}: {case['name']}", request, case["verdict"], reasons))
     return found
-
-
-def changed(base: dict[str, Any], change: dict[str, Any], without: list[str]) -> dict[str, Any]:
-    """The base with the case's changes."""
-    document = copy.deepcopy(base)
-    for part, members in change.items():
-        if isinstance(members, dict):
-            document[part].update(members)
-        else:
-            document[part] = members
-    for place in without:
-        part, name = place.split(".", 1)
-        document[part].pop(name, None)
-    return document

@@ -104,4 +104,53 @@ def test_policy_tests_pass_and_fail(tmp_path: Path) -> None:
 
 def test_no_test_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "p.rego").write_text(ALLOW_ALL)
-    assert call_json("test", str(tmp_path)) == (6, {"ok": False, "tests": []})
+    code, found = call_json("test", str(tmp_path))
+    assert (code, found["ok"], found["tests"]) == (6, False, [])
+
+
+POLICY = """package vestibule
+
+default decision := {"verdict": "allow", "reasons": []}
+
+decision := {"verdict": "deny", "reasons": deny} if count(deny) > 0
+
+deny contains "acme.freeze" if frozen(input.task.role)
+
+deny contains "acme.never" if input.action == "merge"
+
+frozen(role) if role == "backend"
+"""
+
+
+def test_decisions_beside_a_policy_are_tested_and_say_which_rules_they_hold_up(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text(POLICY)
+    base = request("context.write").model_dump(mode="json")
+    cases = [
+        {"name": "frozen", "verdict": "deny", "reasons": ["acme.freeze"]},
+        {"name": "another role", "change": {"task": {"role": "docs"}}, "verdict": "allow", "reasons": []},
+    ]
+    (tmp_path / "p_test.json").write_text(json.dumps({"base": base, "cases": cases}))
+    code, found = call_json("test", str(tmp_path))
+    assert code == 0, found
+    assert [item["passed"] for item in found["tests"]] == [True, True]
+    assert found["coverage"]["reasons_not_reached"] == ["acme.never"]
+    rules = {(item["name"], item["first_line"]): item["covered"] for item in found["coverage"]["rules"]}
+    assert rules == {("decision", 5): True, ("deny", 7): True, ("deny", 9): False, ("frozen", 11): True}
+    assert found["coverage"]["percent"] == found["coverage"]["files"]["p.rego"] == 75
+    assert "p.rego:9: no test notices the loss of `deny` (acme.never)" in call("test", str(tmp_path))[1]
+
+    cases[0]["reasons"] = ["acme.other"]
+    (tmp_path / "p_test.json").write_text(json.dumps({"base": base, "cases": cases}))
+    code, found = call_json("test", str(tmp_path))
+    assert (code, found["tests"][0]["why"]) == (6, "it says deny (acme.freeze)")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"base": {}, "cases": [{}]}', '{"base": [], "cases": [{"name": 1}]}']
+)
+def test_a_file_that_holds_no_decisions_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.rego").write_text(POLICY)
+    (tmp_path / "p_test.json").write_text(text)
+    with pytest.raises(VestibuleError) as found:
+        call("test", str(tmp_path))
+    assert found.value.exit_code == 2
