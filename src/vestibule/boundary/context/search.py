@@ -178,9 +178,10 @@ def _by_expression(  # noqa: PLR0917
 
 def _ask_worker(head: dict[str, Any], descriptors: tuple[int, ...], limits: ContextLimits) -> dict[str, Any]:
     seconds = max(1, int(limits.search_seconds))
+    room = max(descriptors, default=0) + 32  # a number beyond the limit could not be handed on to ripgrep
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", "-c", _worker(), str(seconds)],
+            [sys.executable, "-I", "-S", "-B", "-c", _worker(), str(seconds), str(room)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

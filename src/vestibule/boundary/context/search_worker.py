@@ -200,9 +200,9 @@ def _in_ranges(stream: BinaryIO, ranges: list[list[int]]) -> Any:
             yield at, line.removesuffix(b"\n")
 
 
-def main(seconds: int) -> None:
-    """One request on standard input, one answer on standard output: JSON objects."""
-    limits = (("CPU", seconds), ("AS", 1 << 30), ("FSIZE", 0), ("NOFILE", 32), ("CORE", 0))
+def main(seconds: int, descriptors: int) -> None:
+    """One request on standard input, one answer on standard output: JSON objects. `descriptors` bounds their numbers."""
+    limits = (("CPU", seconds), ("AS", 1 << 30), ("FSIZE", 0), ("NOFILE", descriptors), ("CORE", 0))
     for name, value in limits:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if os.geteuid() == 0:
@@ -234,4 +234,4 @@ def main(seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -157,6 +157,17 @@ def test_ripgrep_is_the_engine_where_it_is_and_python_where_it_fails(place: Plac
 
 
 @needs_ripgrep
+def test_ripgrep_helps_a_process_that_has_many_files_open(place: Place) -> None:
+    place.write("src/a.txt", "two 22\n")
+    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(200)]
+    try:
+        assert place.find(r"\d+", regex=True).engine == "ripgrep"
+    finally:
+        for number in taken:
+            os.close(number)
+
+
+@needs_ripgrep
 @pytest.mark.parametrize("pattern", [r"\bdef\s+(\w+)\(", "(?i)straße", r"^\s*#\s*(?!x)", r"(a)\1", "[^a-z]$", "x{2,}"])
 def test_an_expression_is_only_ever_made_wider(pattern: str) -> None:
     wider = search_worker.wider(pattern)
