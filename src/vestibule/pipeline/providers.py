@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from datetime import datetime
 from pathlib import Path
 
 from vestibule.boundary.changes.guards import KnownSecret
 from vestibule.boundary.models.providers import Upstream, upstream_for
-from vestibule.core.errors import ConfigError
+from vestibule.core.errors import ConfigError, DependencyDown
 from vestibule.cost.prices import FreePrices, ModelPrice, PriceBook, Prices
 from vestibule.identity.keys import read_key
 from vestibule.pipeline.hosting import GatewayHost, loopback_listener
@@ -54,11 +55,16 @@ class _NoPrices:
 
 
 def known_secrets(services: Services, record: RunRecord) -> tuple[KnownSecret, ...]:
-    """Values that must never leave in a change: the key that the run's provider is paid with."""
-    if not record.provider or record.scripted:
-        return ()
-    provider = services.operator.models[record.provider]
-    if provider.key is None:
-        return ()
-    key = read_key(provider.key, services.environ)
-    return (KnownSecret(f"the key of {record.provider}", key.encode()),)
+    """Values that must never leave in a change: the keys of the run's provider and of its upstream servers."""
+    found: list[KnownSecret] = []
+    provider = services.operator.models[record.provider] if record.provider and not record.scripted else None
+    if provider is not None and provider.key is not None:
+        key = read_key(provider.key, services.environ)
+        found.append(KnownSecret(f"the key of {record.provider}", key.encode()))
+    for use in record.scope.upstreams:
+        server = services.operator.upstreams.get(use.server)
+        if server is not None and server.key is not None:
+            with contextlib.suppress(DependencyDown):  # a key that cannot be read was never sent anywhere
+                key = read_key(server.key, services.environ)
+                found.append(KnownSecret(f"the key of the upstream server {use.server}", key.encode()))
+    return tuple(found)

@@ -297,7 +297,8 @@ def look(services: Services, name: str, *, ask: bool = True) -> Looked:
     pinned = pin_folder(services).read(name)
     if not ask:
         return Looked(name, config, pinned, None)
-    runner = SandboxedServers(services, "look", services.operator.sandbox.minimum, seconds=300)
+    _sweep(services)
+    runner = SandboxedServers(services, f"look-{os.getpid()}", services.operator.sandbox.minimum, seconds=300)
     server = _server(services, name, runner, {})
     try:
         live = server.offers()
@@ -308,6 +309,14 @@ def look(services: Services, name: str, *, ask: bool = True) -> Looked:
         server.close()
         runner.stop()
     return Looked(name, config, pinned, live)
+
+
+def _sweep(services: Services) -> None:
+    """Remove what looks left that were killed before they could do it themselves."""
+    for path in (services.home / "sandboxes").glob("vestibule-look-*-up-*.json"):
+        pid = path.name.split("-")[2]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            services.sandbox.reap(f"look-{pid}")
 
 
 def pin(services: Services, seen: Looked, tools: Sequence[str]) -> pins.Pins:

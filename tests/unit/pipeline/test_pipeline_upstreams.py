@@ -263,3 +263,25 @@ def test_a_server_that_cannot_be_asked_says_why_and_what_it_printed(
     assert seen.down.startswith("docs: ")
     assert secret not in seen.down
     assert seen.said == "its last words"
+
+
+def test_what_a_killed_look_left_is_removed_by_the_next(make: Callable[..., Services], tmp_path: Path) -> None:
+    services = make(COMMAND)
+    reaped: list[str] = []
+    services.sandbox.reap = reaped.append  # type: ignore[method-assign, assignment]
+    (tmp_path / "home" / "sandboxes").mkdir()
+    for pid in (4_194_305, os.getpid()):  # the first is beyond the largest that Linux gives
+        (tmp_path / "home" / "sandboxes" / f"vestibule-look-{pid}-up-docs-0badcafe.json").write_text("{}")
+    upstreams.look(services, "docs")
+    assert reaped == ["look-4194305"]
+
+
+def test_the_key_of_an_upstream_server_never_leaves_in_a_change(make: Callable[..., Services]) -> None:
+    from types import SimpleNamespace
+
+    from vestibule.pipeline.providers import known_secrets
+
+    key = secrets.token_hex(16)
+    services = make({"url": "http://127.0.0.1:9/", "key": {"env": "DOCS_KEY"}, "tools": ["*"]}, DOCS_KEY=key)
+    record: Any = SimpleNamespace(provider="", scripted=False, scope=SimpleNamespace(upstreams=USES))
+    assert [item.value for item in known_secrets(services, record)] == [key.encode()]
