@@ -201,7 +201,7 @@ def _in_ranges(stream: BinaryIO, ranges: list[list[int]]) -> Any:
 
 
 def main(seconds: int, descriptors: int) -> None:
-    """One request on standard input, one answer on standard output: JSON objects. `descriptors` bounds their numbers."""
+    """One request on standard input, one answer on standard output: JSON. `descriptors` bounds their numbers."""
     limits = (("CPU", seconds), ("AS", 1 << 30), ("FSIZE", 0), ("NOFILE", descriptors), ("CORE", 0))
     for name, value in limits:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
