@@ -183,7 +183,7 @@ def test_a_governed_call_beside_the_bare_sdk(folder: Path, version: str) -> None
     ours, bare, usual = found["governed"], found["lowlevel"], found["mcpserver"]
     print(
         f"\ncontext read_file ({version}), one connection: governed {ours[0]:.2f} ms CPU, p50 {ours[1]:.2f} ms beside "
-        f"an fsync of {disk:.2f} ms; bare SDK, low-level {bare[0]:.2f} ms CPU, p50 {bare[1]:.2f} ms; bare SDK, MCPServer "
+        f"an fsync of {disk:.2f} ms; bare SDK low-level {bare[0]:.2f} ms CPU, p50 {bare[1]:.2f} ms, bare SDK MCPServer "
         f"{usual[0]:.2f} ms CPU, p50 {usual[1]:.2f} ms; ratio CPU {ours[0] / bare[0]:.2f} and {ours[0] / usual[0]:.2f}"
     )
 
