@@ -8,7 +8,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -249,7 +249,8 @@ async def settled() -> None:
 
 async def race(run: Run, seed: int) -> list[tuple[str, Any]]:
     """Three reads of an outsider's text and two outward calls at once; the story of what happened, in order."""
-    chance, story = random.Random(seed), []
+    chance = random.Random(seed)
+    story: list[tuple[str, Any]] = []
     sink = Chosen(story)
     run.app._crossing.audit = sink
 
@@ -283,7 +284,7 @@ def test_in_every_order_an_outward_effect_was_decided_before_any_byte_was_shown_
     sent, held, judged = 0, 0, 0
     with running(tmp_path, servers, trusted=(ASKED,)) as run:
         run.said("notes__read_note", text="warm")  # the servers and the protocol are loaded
-        own, run.app._threads = run.app._threads, Inline()
+        own, run.app._threads = run.app._threads, cast(Any, Inline())
         own.shutdown()
         for seed in range(300):
             run.labels._label = Label(integrity=Integrity.MEMBER)
@@ -324,7 +325,7 @@ def test_the_story_of_the_race_depends_on_the_order_only(tmp_path: Path) -> None
     servers = world(Integrity.OUTSIDER, Confidentiality.INTERNAL)
     with running(tmp_path, servers, trusted=(ASKED,)) as run:
         run.said("notes__read_note", text="warm")
-        own, run.app._threads = run.app._threads, Inline()
+        own, run.app._threads = run.app._threads, cast(Any, Inline())
         own.shutdown()
 
         def told(seed: int) -> list[str]:

@@ -24,9 +24,9 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -153,8 +153,12 @@ def servers_of(
                 for tool, it in said.items()
             },
         )
-        found.append((UpstreamServer(name, config, lambda played=played: played, now=lambda: 0.0), played, pinned))
+        found.append((UpstreamServer(name, config, partial(_same, played), now=lambda: 0.0), played, pinned))
     return tuple(found)
+
+
+def _same(played: Played) -> Played:
+    return played
 
 
 def _in(name: str, globs: tuple[str, ...]) -> bool:
@@ -188,7 +192,7 @@ class House:
             {server.name: pinned for server, _, pinned in every},
             labels=self.labels,
             trusted=Trusted.of(spec),
-            questions=self,  # type: ignore[arg-type] - `find` is what planning uses
+            questions=cast(Any, self),  # `find` is what planning uses
         )
         assert not self.source.problems, self.source.problems
         self.names = {(item.server, item.tool): name for name, item in self.source._offered.items()}
