@@ -287,7 +287,7 @@ class ContextApp:
         toolbox: Toolbox,
         stream: Send | None = None,
     ) -> Reply:
-        """Decides the call, records it, and carries it out through the SDK."""
+        """Decides the call, records it, and carries it out: plain calls directly, others through the SDK."""
         if self._calls >= self._limits.concurrent_calls + self._limits.waiting_calls:
             return http.plain(429, "busy", "Too many calls at once; wait for the answers.")
         self._calls += 1
