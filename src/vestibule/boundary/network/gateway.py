@@ -266,13 +266,16 @@ class EgressGateway:
 
     async def _datagrams(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        loop = asyncio.get_running_loop()
         while True:
-            data, peer = await loop.sock_recvfrom(sock, dns.MAX_QUERY + 1)
+            await _readable(sock)
+            try:
+                data, peer = sock.recvfrom(dns.MAX_QUERY + 1)
+            except (BlockingIOError, ConnectionError):
+                continue
             reply = await self._answer(data)
             if reply is not None:
                 with contextlib.suppress(OSError):
-                    await loop.sock_sendto(sock, reply, peer)
+                    sock.sendto(reply, peer)  # one datagram to a loopback peer; a full buffer loses it, as UDP may
 
     async def _streams(self, listener: socket.socket) -> None:
         listener.setblocking(False)
@@ -336,6 +339,18 @@ class EgressGateway:
 
 async def _nothing() -> tuple[None, bool, dict[str, Any]]:
     return None, True, {}
+
+
+async def _readable(sock: socket.socket) -> None:
+    """Returns when something can be read. uvloop has no `sock_recvfrom`, so datagrams are waited for like this."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    descriptor = sock.fileno()  # asked now: the socket may be closed while we wait
+    loop.add_reader(descriptor, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)
 
 
 async def _exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, count: int) -> bytes:
