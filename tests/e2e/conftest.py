@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,13 +163,37 @@ def build_house(folder: Path, config: str = CONFIG) -> House:
 
 
 @pytest.fixture
-def make_house(tmp_path: Path) -> Callable[[str], House]:
-    """Houses with a repository that has one commit and a configuration."""
+def make_house(tmp_path: Path) -> Iterator[Callable[[str], House]]:
+    """Houses with a repository that has one commit and a configuration. No test of any leaves an agent unadmitted."""
 
     def make(config: str = CONFIG) -> House:
         return build_house(tmp_path, config)
 
-    return make
+    yield make
+    check_admissions(tmp_path / "home" / "audit")
+
+
+def check_admissions(log: Path) -> None:
+    """In a log that can be read, every start of an agent follows an admission of its run and round that holds."""
+    from vestibule.audit.log import read_entries
+    from vestibule.core.errors import VestibuleError
+
+    if not log.is_dir():
+        return
+    try:
+        entries = list(read_entries(log, None, 0))
+    except (VestibuleError, OSError):
+        return  # a test broke it on purpose
+    failed = {item.event.intent for item in entries if item.event.phase == "outcome" and item.event.result == "failed"}
+    admitted: set[tuple[str, int]] = set()
+    for item in entries:
+        event = item.event
+        if event.phase != "intent" or (event.action == "task.admit" and item.seq in failed):
+            continue
+        if event.action == "task.admit" and event.verdict == "allow":
+            admitted.add((event.run, event.details["round"]))
+        if event.action == "agent.start":
+            assert (event.run, event.details["round"]) in admitted, f"{event.run}: an agent started unadmitted"
 
 
 @pytest.fixture

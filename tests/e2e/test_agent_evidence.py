@@ -202,3 +202,17 @@ def test_an_organisation_that_admits_no_rework_starts_no_agent_again(house: Hous
     assert done.json["state"] == "refused"
     assert "org.no_rework" in json.dumps(done.json["refusals"])
     assert admitted(events_of(house, run)) == 1
+
+
+def test_the_reference_agent_is_told_the_base_commits_instructions_by_get_task(house: House) -> None:
+    house.commit({"AGENTS.md": "Name modules after rivers.\n"}, "House style")
+    (house.repo / "AGENTS.md").write_text("Words of the working tree.\n")
+    with recording([turn("Work.", WRITE), turn("Done.")]) as provider:
+        models = {"heard": {"api": "anthropic", "base_url": provider.url, "key": {"env": "HEARD_KEY"}, "models": ["*"]}}
+        operator = {"version": 1, "sandbox": {"tools": python_prefix()}, "models": models}
+        house.operator.write_text(yaml.safe_dump(operator))
+        done = house.run("--agent", "demo", env={"HEARD_KEY": provider.key})
+    assert done.code == 3, done.json["refusals"]
+    (first,) = provider.firsts()
+    assert "Name modules after rivers." in json.dumps(first["messages"])
+    assert "Words of the working tree" not in json.dumps(provider.requests)
