@@ -331,6 +331,19 @@ def test_lines_of_text_are_replaced_by_their_names() -> None:
     )
 
 
+def test_pairs_within_a_line_are_replaced_by_their_names() -> None:
+    text = "12:00 INFO user=bob password=hunter2, phone='030 12' Authorization: Bearer abc.def retries=3\n"
+    assert shown("a.log", text, rule("redacted", redact=("secret", "phone"))) == (
+        "12:00 INFO user=bob password=⟦secret⟧, phone=⟦phone⟧ Authorization: ⟦secret⟧ retries=3\n"
+    )
+
+
+def test_pairs_within_a_value_are_replaced_too() -> None:
+    text = json.dumps({"message": "login user=7 password=hunter2", "note": "Name: Ada Lovelace\nok"})
+    found = json.loads(shown("a.json", text, rule("redacted")))
+    assert found == {"message": "login user=7 password=⟦secret⟧", "note": "Name: ⟦name⟧\nok"}
+
+
 def test_a_placeholder_is_the_same_for_every_value() -> None:
     found = {
         shown("a.json", json.dumps({"x": value}), rule("redacted")) for value in ("a@example.com", "bob.b@example.org")
@@ -610,3 +623,11 @@ def test_a_sensitive_value_is_found_wherever_it_stands(before: str, value: str, 
     found = shown(path, data, rule("redacted"))
     assert value not in found
     assert "⟦" in found
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(BEFORE | SENSITIVE | AFTER | st.sampled_from(["name", "token=", "x"]), max_size=8).map("".join))
+def test_replacing_again_replaces_nothing_more(text: str) -> None:
+    for path, data in (("a.txt", text), ("a.json", json.dumps({"x": text}))):
+        once = shown(path, data, rule("redacted"))
+        assert shown(path, once, rule("redacted")) == once

@@ -147,7 +147,7 @@ def _schema(found: dict[str, object], *, records: bool) -> bytes:
 def _text(data: bytes, rules: Sequence[ViewRule]) -> bytes:
     from vestibule.core.projection import headers
     from vestibule.core.projection.fields import names_flat
-    from vestibule.core.projection.redact import by_name, placeholder, redact_lines, redact_text
+    from vestibule.core.projection.redact import by_name, placeholder, redact_lines, redact_value
 
     kinds = _kinds(rules)
     shows = {item.show for item in rules}
@@ -162,7 +162,7 @@ def _text(data: bytes, rules: Sequence[ViewRule]) -> bytes:
         if kinds and "=?" in value:  # encoded words (RFC 2047) could hold anything
             continue
         named = next((kind for kind in by_name(name) if kind in kinds), None)
-        found.append((name, placeholder(named) if named and value else redact_text(value, kinds)))
+        found.append((name, placeholder(named) if named and value else redact_value(value, kinds)))
     return headers.write(found)
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from vestibule.core.projection.base import CannotProject
 from vestibule.core.projection.dicom_names import ATTRIBUTES
-from vestibule.core.projection.redact import by_name, placeholder, redact_text
+from vestibule.core.projection.redact import by_name, placeholder, redact_value
 
 MAX_NESTED = 16
 MAX_ELEMENTS = 20_000
@@ -215,6 +215,6 @@ def _shown(vr: str, keyword: str, values: list[Any], kinds: Collection[str]) -> 
         if named is not None and value != "":
             item = placeholder(named)
         elif isinstance(value, str):
-            item = redact_text(value, kinds)
+            item = redact_value(value, kinds)
         shown.append({"Alphabetic": item} if vr == "PN" else item)
     return shown

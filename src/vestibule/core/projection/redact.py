@@ -128,7 +128,7 @@ def _redact(tree: Tree, kinds: tuple[str, ...], named: str | None) -> Tree:
     if named is not None:
         return placeholder(named)
     if isinstance(tree, str):
-        return redact_text(tree, kinds)
+        return redact_value(tree, kinds)
     if isinstance(tree, (bool, date, time)):
         return tree
     text = str(tree)
@@ -140,19 +140,51 @@ _LINE = re.compile(
 )
 
 
+_PAIR = re.compile(
+    r"(?<![\w.-])([A-Za-z_][\w.-]{0,63})([\"']?[ \t]{0,4}[=:][ \t]{0,4})"
+    r"((?:Bearer |Basic )?(?:\"[^\"\n]{0,512}\"|'[^'\n]{0,512}'|[^\s,;&\"']{1,512}))"
+)
+
+
 def redact_lines(text: str, kinds: Collection[str]) -> str:
-    """Text without a structure of its own: what looks like a kind, and what stands behind `Name:` or `name =`."""
+    """Text without a structure of its own: what looks like a kind, and what stands behind `Name:` or `name=`.
+
+    Behind a name that begins a line everything is replaced, elsewhere one word or what is quoted.
+    """
     wanted = tuple(kind for kind in KINDS if kind in kinds)
 
     def replace(match: re.Match[str]) -> str:
         kind = next((kind for kind in by_name(match[2]) if kind in wanted), None)
         return f"{match[1]}{match[2]}{match[3]}{placeholder(kind)}" if kind else match[0]
 
-    return redact_text(_LINE.sub(replace, text), wanted)
+    def within(match: re.Match[str]) -> str:
+        kind = next((kind for kind in by_name(match[1]) if kind in wanted), None)
+        return f"{match[1]}{match[2]}{placeholder(kind)}" if kind else match[0]
+
+    for _ in range(_PASSES):
+        shown = redact_text(_PAIR.sub(within, _LINE.sub(replace, text)), wanted)
+        if shown == text:
+            break
+        text = shown
+    return text
+
+
+def redact_value(text: str, kinds: Collection[str]) -> str:
+    """A text that is one value: it can hold lines or pairs of its own, as a message of a log does."""
+    return redact_lines(text, kinds) if "=" in text or ":" in text else redact_text(text, kinds)
 
 
 def redact_text(text: str, kinds: Collection[str]) -> str:
     """The text with everything that looks like one of these kinds replaced."""
+    for _ in range(_PASSES):
+        shown = _once(text, kinds)
+        if shown == text:
+            break
+        text = shown
+    return text
+
+
+def _once(text: str, kinds: Collection[str]) -> str:
     if "email" in kinds and "@" in text:
         text = _EMAIL.sub(lambda match: _if(match, "email", any(char.isalpha() for char in match[1])), text)
     if _DIGIT.search(text) or text.count(":") > 1:
@@ -165,6 +197,9 @@ def redact_text(text: str, kinds: Collection[str]) -> str:
 def _if(match: re.Match[str], kind: str, really: bool) -> str:
     return placeholder(kind) if really else match[0]
 
+
+_PASSES = 8
+"""What stood beside a value can look like one once that value is gone."""
 
 _DIGIT = re.compile(r"\d")
 _EMAIL = re.compile(r"(?<![\w.+%'!#$&*/=?^`{|}~-])[\w.+%'!#$&*/=?^`{|}~-]++@(\[?[\w.:-]++\]?)")
