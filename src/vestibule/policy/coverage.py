@@ -49,8 +49,23 @@ def coverage(layer: Layer, names: Sequence[str], inputs: Sequence[Mapping[str, A
     Raises:
         DependencyDown: `dependency.policy`: no child process could be started.
     """
+    found = without_each_rule(layer.sources)[:MAX_RULES]
+    if not found or not (names or inputs):
+        return [rule for rule, _ in found]
+    whole = {**layer.sources, **layer.tests}
+    results = try_variants([whole, *({**whole, **change} for _, change in found)], names, inputs)
+    return [
+        RuleCoverage(
+            rule.file, rule.name, rule.first_line, rule.last_line, rule.reasons, covered=results[0] != results[number]
+        )
+        for number, (rule, _) in enumerate(found, start=1)
+    ]
+
+
+def without_each_rule(sources: Mapping[str, str]) -> list[tuple[RuleCoverage, dict[str, str]]]:
+    """Every rule, with its file's text as it is without that rule."""
     found: list[tuple[RuleCoverage, dict[str, str]]] = []
-    for file, text in sorted(layer.sources.items()):
+    for file, text in sorted(sources.items()):
         try:
             words = tokens(text)
         except UnreadableRego:
@@ -65,17 +80,7 @@ def coverage(layer: Layer, names: Sequence[str], inputs: Sequence[Mapping[str, A
             last = code[0].line + text.count("\n", start, end)
             rule = RuleCoverage(file, head, code[0].line, last, _reasons(code), covered=False)
             found.append((rule, {file: without}))
-    found = found[:MAX_RULES]
-    if not found or not (names or inputs):
-        return [rule for rule, _ in found]
-    whole = {**layer.sources, **layer.tests}
-    results = try_variants([whole, *({**whole, **change} for _, change in found)], names, inputs)
-    return [
-        RuleCoverage(
-            rule.file, rule.name, rule.first_line, rule.last_line, rule.reasons, covered=results[0] != results[number]
-        )
-        for number, (rule, _) in enumerate(found, start=1)
-    ]
+    return found
 
 
 def percent(rules: list[RuleCoverage]) -> int:

@@ -8,7 +8,8 @@ import pytest
 from policy_vectors import Vector, vectors
 
 from vestibule.policy import PolicySet
-from vestibule.policy.engine import Program
+from vestibule.policy.coverage import without_each_rule
+from vestibule.policy.engine import EngineError, Program
 from vestibule.policy.index import LayerIndex
 from vestibule.policy.layers import shipped_layer
 
@@ -64,3 +65,30 @@ def test_every_table_is_whole(name: str) -> None:
     assert set(table["after"]) | set(table["after"].values()) <= set(table["reason"])
     assert not set(table["is"]) & set(table["one_of"])
     assert not set(table["any"]) & set(table["reason"])
+
+
+@pytest.mark.slow
+def test_no_rule_of_the_bundle_can_be_lost_unnoticed() -> None:
+    """Each rule is taken out in turn; some vector is then decided otherwise."""
+    sources = shipped_layer().sources
+    unnoticed = [
+        f"{rule.file}:{rule.first_line} {rule.name}"
+        for rule, change in without_each_rule(sources)
+        if not _noticed({**sources, **change}, rule.reasons)
+    ]
+    assert unnoticed == []
+
+
+def _noticed(sources: dict[str, str], reasons: tuple[str, ...]) -> bool:
+    try:
+        program = Program(sources, indexed=False)
+    except EngineError:
+        return True
+    for vector in sorted(VECTORS, key=lambda item: not item.reasons & set(reasons)):
+        try:
+            said = program.answer(vector.request.model_dump(mode="json"))
+        except EngineError:
+            return True
+        if (said.ruling.value, frozenset(said.reasons)) != (vector.verdict, vector.reasons):
+            return True
+    return False
