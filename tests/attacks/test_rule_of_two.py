@@ -284,7 +284,7 @@ def test_in_every_order_an_outward_effect_was_decided_before_any_byte_was_shown_
     sent, held, judged = 0, 0, 0
     with running(tmp_path, servers, trusted=(ASKED,)) as run:
         run.said("notes__read_note", text="warm")  # the servers and the protocol are loaded
-        own, run.app._threads = run.app._threads, cast(Any, Inline())
+        own, run.app._threads = run.app._threads, cast("Any", Inline())
         own.shutdown()
         for seed in range(300):
             run.labels._label = Label(integrity=Integrity.MEMBER)
@@ -325,7 +325,7 @@ def test_the_story_of_the_race_depends_on_the_order_only(tmp_path: Path) -> None
     servers = world(Integrity.OUTSIDER, Confidentiality.INTERNAL)
     with running(tmp_path, servers, trusted=(ASKED,)) as run:
         run.said("notes__read_note", text="warm")
-        own, run.app._threads = run.app._threads, cast(Any, Inline())
+        own, run.app._threads = run.app._threads, cast("Any", Inline())
         own.shutdown()
 
         def told(seed: int) -> list[str]:

@@ -192,7 +192,7 @@ class House:
             {server.name: pinned for server, _, pinned in every},
             labels=self.labels,
             trusted=Trusted.of(spec),
-            questions=cast(Any, self),  # `find` is what planning uses
+            questions=cast("Any", self),  # `find` is what planning uses
         )
         assert not self.source.problems, self.source.problems
         self.names = {(item.server, item.tool): name for name, item in self.source._offered.items()}
