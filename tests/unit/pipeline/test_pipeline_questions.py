@@ -413,3 +413,43 @@ def test_nothing_takes_effect_once_the_attempt_is_over(live: Live) -> None:
     live.live.stop()
     assert live.live.questions.wait(question.id, 5).state == "open"
     assert not (live.workspace / "lib").exists()
+
+
+# --- which question a person means ------------------------------------------------------------------------------
+
+
+def test_a_run_names_its_question_only_where_it_asks_exactly_one(asking: World) -> None:
+    from vestibule.cli.answer import _find
+
+    with pytest.raises(UsageError):
+        _find(asking.driver, asking.run)
+    first = ask(asking, "lib/a.py")
+    assert _find(asking.driver, asking.run) == _find(asking.driver, first.id) == first
+    second = ask(asking, "lib/b.py")
+    with pytest.raises(UsageError) as several:
+        _find(asking.driver, asking.run)
+    assert first.id in several.value.next_step
+    assert second.id in several.value.next_step
+    with pytest.raises(UsageError):
+        _find(asking.driver, "q-none")
+
+
+def test_people_see_what_nobody_may_grant_and_whether_they_may_answer(asking: World) -> None:
+    from vestibule.pipeline.reader import Reader
+
+    ask(asking, "lib/a.py")
+    ask(asking, "deploy/prod.yaml")
+    asking.services.__dict__["person"] = ALICE
+    reader = Reader(asking.services)
+    inside, outside = reader.questions(asking.run)
+    assert (inside.grantable, outside.grantable) == (True, False)
+    assert outside.beyond[0][0] == "deploy/prod.yaml"
+    assert inside.standing is not None
+    assert (inside.standing.may, inside.refusable) == (False, True)
+    assert [item.question.id for item in reader.questions()] == [inside.question.id, outside.question.id]
+    shown = reader.as_json(asking.run)["questions"]
+    assert [item["grantable"] for item in shown] == [True, False]
+    assert reader.list_runs()[0].questions == 2
+    asking.services.runs.set(asking.run, state=State.CANCELLED)
+    assert reader.questions() == []
+    assert reader.list_runs()[0].questions == 0
