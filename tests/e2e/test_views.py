@@ -86,20 +86,21 @@ open("src/mine.txt", "w").write("mine")
 """
 
 
-@pytest.mark.parametrize(
-    "shell",
-    [
-        "echo x > data/patients.json",
-        "rm -f data/patients.json",
-        "chmod u+w data/patients.json; echo x > data/patients.json",
-        "mv src/mine.txt data/patients.json",
-        "sed -i s/a/b/ data/patients.json",
-        "rm -rf data/deep/more.json",
-    ],
+WAYS = (
+    "echo x > data/patients.json",
+    "rm -f data/patients.json",
+    "chmod u+w data/patients.json; echo x > data/patients.json",
+    "mv src/mine.txt data/patients.json",
+    "sed -i s/a/b/ data/patients.json",
+    "rm -rf data/deep/more.json",
+    "mv data src/away",
 )
-def test_a_partial_file_is_read_only_in_a_writable_folder(house: House, shell: str) -> None:
-    done = house.run(*agent(f"{TRY}attempt({shell!r})\nopen('src/seen.txt', 'w').write('x')"))
-    assert done.code == 3, done.err
+
+
+def test_a_partial_file_is_read_only_in_a_writable_folder(house: House) -> None:
+    attempts = "\n".join(f"attempt({shell!r})" for shell in WAYS)
+    done = house.run(*agent(f"{TRY}{attempts}\nopen('src/seen.txt', 'w').write('x')"))
+    assert done.code == 3, done.out
     for name in ("data/patients.json", "data/deep/more.json"):
         assert house.git("show", f"{done.json['branch']}:{name}") == FILES[name]
 
