@@ -198,7 +198,7 @@ class CommandRunner(Protocol):
 
 
 class ServerProcess(Protocol):
-    """An upstream MCP server that runs in a sandbox of its own. The descriptors are this process's ends, its to close."""
+    """An upstream MCP server that runs in its own sandbox. The descriptors are this process's ends, its to close."""
 
     @property
     def stdin(self) -> int:
