@@ -221,15 +221,24 @@ def _must(rule: dict[str, Any]) -> str:
 
 def _bundle_facts() -> Iterator[tuple[str, dict[str, Any]]]:
     """(action, its facts) as the shipped Rego states them."""
+    from vestibule.policy.index import CONSTANTS, LayerIndex
+
     for path in sorted((SOURCE / "policy" / "bundle").glob("*.rego")):
         text = path.read_text("utf-8")
-        found = {
-            name: json.loads(re.sub(r",\s*}", "}", body))
-            for name, body in re.findall(r"^(\w+_facts) := (\{\n.*?\n\}|\{[^\n]*\}$)", text, re.MULTILINE | re.DOTALL)
-        }
-        for name, condition in re.findall(r"^needed := (\w+) if input\.action (.+)$", text, re.MULTILINE):
+        tables = LayerIndex({path.name: text}).data(())[CONSTANTS]
+        for name, condition in re.findall(r"^needed := (\w+) if (?:\{\n\t)?input\.action (.+)$", text, re.MULTILINE):
             for action in re.findall(r'"([a-z.]+)"', condition):
-                yield action, found[name]
+                yield action, _rows(tables[name])
+
+
+def _rows(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """One row for each fact: what it must be, the reason when it is otherwise, and what is judged before it."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("is", "one_of", "any"):
+        for name, value in facts[kind].items():
+            found[name] = {kind: value, **{k: facts[k][name] for k in ("reason", "after") if name in facts[k]}}
+    order = [*facts["reason"], *facts["any"]]
+    return {name: found[name] for name in sorted(found, key=order.index)}
 
 
 # --- guards -----------------------------------------------------------------------------------------------------

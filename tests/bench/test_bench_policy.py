@@ -5,6 +5,7 @@ Beside them a real OPA server where one is installed (`build/tools/bin/opa`), as
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
 import sys
@@ -17,6 +18,15 @@ import pytest
 
 from vestibule.core.ports import PolicyInput
 from vestibule.policy import PolicySet
+from vestibule.policy.opa import OpaAddress
+
+_spec = importlib.util.spec_from_file_location(
+    "opa_server", Path(__file__).parents[1] / "unit" / "policy" / "opa_server.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+OPA = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(OPA)
 
 FACTS: dict[str, Any] = {
     "path_ok": True,
@@ -47,7 +57,8 @@ def _organisation(folder: Path) -> Path:
         f"roles := {json.dumps(table)}\n\n"
         'deny contains "acme.role" if not roles[input.task.role]\n\n'
         'deny contains "acme.tool" if {\n\tinput.action == "context.write"\n'
-        "\tnot input.resource.tool in roles[input.task.role].tools\n}\n\n"
+        "\tnot tool_of_role\n}\n\n"
+        "tool_of_role if input.resource.tool in roles[input.task.role].tools\n\n"
         'deny contains "acme.frozen" if roles[input.task.role].frozen\n\n' + rules
     )
     return folder
@@ -116,5 +127,12 @@ def test_bench_policy_decision(capsys: pytest.CaptureFixture[str], tmp_path: Pat
             p50, p99 = _measure(work, asked)
             lines.append(f"  {what:24} p50 {p50:8.1f} us  p99 {p99:8.1f} us  {p50 / floor:7.0f} x plain Python")
         policy.close()
+    if (OPA.BUILT).is_file():
+        with OPA.opa_server() as (url, _):
+            policy = PolicySet.load([organisation], opa=OpaAddress(url))
+            policy.decide(_request(-1))
+            p50, p99 = _measure(lambda request: policy.decide(request).allowed, requests)
+            policy.close()
+        lines.append(f"a real OPA server, {ROLES} roles: p50 {p50:8.1f} us  p99 {p99:8.1f} us  {p50 / floor:7.0f} x")
     with capsys.disabled():
         print("", *lines, f"  plain Python floor       p50 {floor:8.1f} us", sep="\n", file=sys.stdout)

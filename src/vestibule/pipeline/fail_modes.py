@@ -16,6 +16,7 @@ _MODELS = "tests/unit/boundary/models/test_model_failures.py::"
 _AUDIT = "tests/unit/audit/test_audit_failures.py::"
 _ATTACKS = "tests/unit/audit/test_audit_attacks.py::"
 _POLICY = "tests/unit/policy/test_policy_layers.py::"
+_OPA = "tests/unit/policy/test_policy_opa.py::"
 _LINT = "tests/unit/policy/test_policy_lint.py::"
 _WALLS = "tests/unit/sandbox/test_sandbox_walls.py::"
 _LIFE = "tests/unit/sandbox/test_sandbox_lifecycle.py::"
@@ -45,6 +46,9 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("policy", "every layer", "policy.error", _POLICY + "test_one_layer_that_fails_denies_although_the_others_allow"),
     ("policy", "the shipped bundle", "dependency.policy", _POLICY + "test_a_missing_shipped_bundle_refuses_to_start"),
     ("policy", "a child process to try policies in", "dependency.policy", _LINT + "test_no_child_is_a_broken_dependency"),
+    ("policy", "an OPA server, where one is configured", "dependency.policy", _OPA + "test_a_server_that_dies_denies_and_is_taken_up_again_when_it_holds_the_policy"),
+    ("policy", "an OPA server that answers in time", "dependency.policy", _OPA + "test_a_server_that_is_silent_is_a_deny"),
+    ("policy", "an OPA server that holds our text and no more", "dependency.policy", _OPA + "test_a_changed_module_on_the_server_is_a_deny"),
     ("audit", "room on its disk", "dependency.audit", _E2E + "test_full_audit_disk_refuses"),
     ("audit", "room on its disk while the agent works", "dependency.audit", _E2E + "test_audit_log_lost_during_the_run_stops_the_agent"),
     ("audit", "its lock", "dependency.audit", _AUDIT + "test_a_locked_database_is_refused_and_stays_refused_until_reopened"),

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vestibule.core.canonical import canonical_json, digest, digest_bytes
+from vestibule.core.canonical import canonical_json, digest
 from vestibule.core.ports import Decider, PolicyInput
 from vestibule.core.verdict import Verdict
 
@@ -33,9 +33,12 @@ class KeepingDecider:
     """A decider that writes down what it is asked. Thread-safe."""
 
     def __init__(self, decider: Decider, folder: Path) -> None:
+        from vestibule.policy import input_key  # with its engine, which not every command needs
+
+        self._key = input_key
         self._decider = decider
         self._path = folder / FILE
-        self._seen: set[str] = set()
+        self._seen: set[int] = set()
         self._lock = threading.Lock()
 
     @property
@@ -50,18 +53,20 @@ class KeepingDecider:
         return self._decider.decide(request)
 
     def _keep(self, request: PolicyInput) -> None:
+        # The hash of equal inputs is equal; should it be that of another one too, one input is not kept, and replay
+        # says so.
+        seen = hash(self._key(request))
+        if seen in self._seen or len(self._seen) >= MAX_SEEN:
+            return
         line = canonical_json(request.model_dump(mode="json"))
-        name = digest_bytes(line)
         with self._lock:
-            if name in self._seen or len(self._seen) >= MAX_SEEN:
-                return
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 if os.fstat(descriptor).st_size + len(line) < MAX_INPUTS_BYTES:
                     os.write(descriptor, line + b"\n")
             finally:
                 os.close(descriptor)
-            self._seen.add(name)
+            self._seen.add(seen)
 
 
 def kept_inputs(folder: Path) -> dict[str, PolicyInput]:

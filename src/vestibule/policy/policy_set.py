@@ -132,7 +132,7 @@ class PolicySet:
 
     def decide(self, request: PolicyInput) -> Verdict:
         """The strictest of all layers. Never raises."""
-        key = _key(request)
+        key = input_key(request)
         known = self._cache.get(key) if key else None
         if known is not None:
             return known
@@ -254,7 +254,7 @@ class PolicySet:
         )
 
 
-def _key(request: PolicyInput) -> bytes:
+def input_key(request: PolicyInput) -> bytes:
     """Bytes that differ wherever the input differs, in a type or in the order of keys too; empty when there are none.
 
     Version 2 of the format writes every value out, so that equal inputs have equal bytes; it takes plain values only.
