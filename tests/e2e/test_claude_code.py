@@ -242,17 +242,22 @@ def test_claude_code_repairs_a_real_bug_up_to_the_merge(
     assert house.git("rev-parse", "main") == run["base_commit"]
 
     # The denied call was decided, recorded and told, and the work went on.
-    assert run["decisions"]["deny"] == 1
-    assert [item["rule"] for item in run["refusals"]] == ["context.write.scope"]
     mine = [event for event in run["events"] if event["subject"] == "agent"]
     intents = [event for event in mine if event["phase"] == "intent"]
-    assert [event["resource"] for event in intents if event["verdict"] == "deny"] == ["setup.cfg"]
+    denied = [(event["action"], event["resource"]) for event in intents if event["verdict"] == "deny"]
+    asked = {resource for action, resource in denied if action == "network.resolve"}
+    assert [item for item in denied if item[0] != "network.resolve"] == [("context.write", "setup.cfg")]
+    assert "context.write.scope" in [item["rule"] for item in run["refusals"]]
+    assert run["decisions"]["deny"] == len(denied)
     outcomes = [event for event in mine if event["phase"] == "outcome"]
     assert len(outcomes) == run["decisions"]["allow"]
 
-    # Nothing but the two gateways was there to be reached, and every model request was counted.
+    # Nothing but the two gateways was there to be reached, and every model request was counted. In native mode the
+    # agent's shell asked for two other names, and both were refused.
     families = {event["action"].split(".")[0] for event in mine}
-    assert families == {"context", "model"}
+    assert families <= {"context", "model", "network"}
+    assert {name.partition(":")[0] for name in asked} <= {"example.com", "api.anthropic.com"}
+    assert not asked or mode == "native"
     models = [event for event in intents if event["action"] == "model.request"]
     assert {event["resource"] for event in models} == {"scripted/claude-sonnet-5"}
     assert run["usage"]["requests"] == len(models) >= len(turns)
