@@ -127,7 +127,7 @@ def test_a_link_out_of_the_view_leads_nowhere(agent: Endpoint, path: str) -> Non
     assert not (agent.workspace / path).exists()
 
 
-@pytest.mark.parametrize("query", [SECRET, "canary", "password", "token"])
+@pytest.mark.parametrize("query", [SECRET, "canary", "password", "token"], ids=["value", "canary", "password", "token"])
 def test_no_search_and_no_list_shows_what_is_out_of_scope(agent: Endpoint, query: str) -> None:
     assert SECRET not in agent.text("search_files", query=query)
     listed = agent.text("list_files", glob="**/*")
