@@ -34,7 +34,8 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 bench: test-setup  ## Figures, each beside a peer or a physical limit of the same run
-	$(BIN)/python -m pytest tests/bench -m bench -s -q -p no:cacheprovider
+	-$(MAKE) --no-print-directory build/contextforge/.installed
+	VESTIBULE_BENCH_PEERS=1 VESTIBULE_BENCH_CALLS=2400 $(BIN)/python -m pytest tests/bench -m bench -s -q -p no:cacheprovider
 
 docs: $(VENV)/.dev  ## Build the documentation, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
@@ -74,6 +75,11 @@ build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json |
 	@mkdir -p build/tools
 	@cp tests/tools/package.json tests/tools/package-lock.json build/tools/
 	npm ci --prefix build/tools --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build/contextforge/.installed: | $(BIN)/python
+	$(BIN)/python -m venv build/contextforge
+	build/contextforge/bin/python -m pip --disable-pip-version-check install --quiet mcp-contextforge-gateway==1.0.7.post20260921
 	@touch $@
 
 build/conformance/.installed: tests/tools-conformance/package.json tests/tools-conformance/package-lock.json requirements/conformance.txt | system-test $(BIN)/python
