@@ -45,9 +45,7 @@ def standing(house: House) -> dict[str, object]:
 
 
 def wide(house: House) -> int:
-    return house.run(
-        "--role", "wide", "--agent", "command", "--", "sh", "-c", "mkdir -p docs; echo x > docs/a.md"
-    ).code
+    return house.run("--role", "wide", "--agent", "command", "--", "sh", "-c", "mkdir -p docs; echo x > docs/a.md").code
 
 
 def test_a_row_of_clean_runs_opens_the_next_role_once_a_person_committed_it(climber: House) -> None:
