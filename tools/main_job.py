@@ -3,7 +3,8 @@
     REPO=… TICKET=… YES=1 python tools/main_job.py
 
 Without REPO and TICKET it takes the sample. Without a provider key its model is scripted, and it says so.
-With YES=1 it approves at the gate itself; otherwise it serves the console and waits for a person.
+With YES=1 it grants what the agent asks for and approves at the gate; otherwise it serves the console and waits for a
+person.
 State lies in `.state/` of this checkout, so that nothing of a real installation is touched.
 """
 
@@ -57,22 +58,36 @@ def main() -> int:
 
     started = time.monotonic()
     code, run = vestibule(env, "run", str(words), "--repo", str(place), "--json")
-    show(run)
+    show(run, first=True)
     if code != 3:
         return code
     if yes:
+        while run["state"] == "awaiting_answer":
+            asked = next(item for item in run["questions"] if item["state"] == "open")
+            choice = "grant" if asked["grantable"] else "refuse"
+            print(f"\nYES=1: answering in a person's place: {choice}.")
+            reason = f"Answered by `make run YES=1`: within what people may {choice}."
+            code, run = vestibule(env, "answer", asked["id"], f"--{choice}", "--reason", reason, "--json")
+            show(run)
+        if run["state"] != "awaiting_review":
+            return code
         print("\nYES=1: approving in a person's place.")
         reason = "Approved by `make run YES=1` after the guards and the sandboxed tests passed."
         code, run = vestibule(env, "review", run["run"], "--approve", "--reason", reason, "--json")
         show(run)
     else:
-        print("\nThe change waits for you. Decide in the console:")
+        what = {"awaiting_answer": "The agent asks for more and waits for your answer. Give it"}
+        print(f"\n{what.get(run['state'], 'The change waits for you. Decide')} in the console:")
         done = subprocess.run([vestibule_path(), "console", "--until", run["run"]], env=env, check=False)
         if done.returncode not in (0, 3, 4, 5, 6):
             return done.returncode
         code, run = vestibule(env, "show", run["run"], "--json")
-        code = {"merged": 0, "awaiting_review": 3, "approved": 3, "failed": 5}.get(run["state"], 4)
+        code = {"merged": 0, "awaiting_review": 3, "awaiting_answer": 3, "approved": 3, "failed": 5}.get(
+            run["state"], 4
+        )
         show(run)
+    if sample:
+        show_partial(env, place)
     verified, log = vestibule(env, "audit", "verify", "--repo", str(place), "--json")
     print(f"\naudit log: {'verified' if log['ok'] else 'NOT verified'}, {log['size']} entries")
     for problem in log["problems"]:
@@ -127,28 +142,41 @@ def vestibule(env: dict[str, str], *argv: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, found
 
 
-def show(run: dict[str, Any]) -> None:
-    """What was allowed, held, denied and spent."""
+def show(run: dict[str, Any], *, first: bool = False) -> None:
+    """Where the run stands: what was decided, asked, changed and spent. What does not change is said at `first`."""
     decided, usage = run["decisions"], run["usage"]
     print(f"\nrun {run['run']}: {run['state']}")
     if run.get("note"):
         print(f"  {run['note']}")
-    print(f"  task     {run['title']}")
-    print(f"  agent    {run['agent']['version']}{' (scripted model)' if run['scripted_model'] else ''}")
+    if first:
+        print(f"  task     {run['title']}")
+        print(f"  agent    {run['agent']['version']}{' (scripted model)' if run['scripted_model'] else ''}")
+        walls = [name for name, state in run["sandbox"]["walls"].items() if state == "up"]
+        print(f"  walls    {', '.join(walls) or 'none'}")
     print(f"  decided  {decided['allow']} allowed, {decided['hold']} held, {decided['deny']} denied")
     for refusal in run["refusals"][:5]:
         print(f"           denied: {refusal['rule']}: {refusal['reason']}")
+    for asked in run["questions"]:
+        print(f"  asked    {asked['state']}: {json.dumps(asked['asked'])}")
+        print(f"           the agent's words: {json.dumps(asked['why'], ensure_ascii=False)}")
     cost = usage["cost_nano_usd"]
     print(f"  spent    ${cost // 10**9}.{cost % 10**9:09d} in {usage['requests']} model requests")
     print(f"  changed  {', '.join(run['changed_files']) or 'nothing'}")
     for finding in run["findings"]:
         print(f"           {finding['verdict']}: {finding['rule']} {finding['path']}: {finding['message']}")
-    walls = [name for name, state in run["sandbox"]["walls"].items() if state == "up"]
-    print(f"  walls    {', '.join(walls) or 'none'}")
     if run["state"] == "awaiting_review":
         print(f"  held     by its review gate; branch {run['branch']}")
     if run["merge_commit"]:
         print(f"  merged   {run['merge_commit']}")
+
+
+def show_partial(env: dict[str, str], place: Path) -> None:
+    """What the sample's agent has of a file that its configuration shows as a schema, as a sandbox shows it."""
+    argv = ["sandbox", "exec", "--repo", str(place), "--role", "maintainer", "--", "cat", "data/pages.csv"]
+    done = subprocess.run([vestibule_path(), *argv], env=env, stdout=subprocess.PIPE, check=False)
+    if done.returncode == 0:
+        columns = json.loads(done.stdout)["items"]["properties"]
+        print(f"\nOf data/pages.csv the agent was shown names and types and no record: {', '.join(columns)}")
 
 
 if __name__ == "__main__":
