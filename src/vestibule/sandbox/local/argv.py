@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vestibule.sandbox.local import etc, landlock
+from vestibule.sandbox.local import ablation, etc, landlock
 
 
 class Bind(NamedTuple):
@@ -43,6 +43,8 @@ class Plan(NamedTuple):
     etc_files: Mapping[str, bytes]
     home_files: Mapping[str, bytes]
     tmp_bytes: int
+    without: tuple[str, ...] = ()
+    """Walls that a test switched off (`ablation`); empty outside tests."""
 
 
 class Descriptors(NamedTuple):
@@ -112,6 +114,8 @@ def build(plan: Plan, fds: Descriptors, inside: Inside, content: Callable[[bytes
         options += ["--perms", "0600", "--file", str(content(data)), f"{etc.HOME}/{name}"]
     options += ["--perms", "0555", "--file", str(content(inside.program)), FIRST]
     options += ["--remount-ro", "/", "--chdir", plan.cwd]
+    if plan.without:
+        options = ablation.options(options, plan.without)
     rules = [text for mask, path in inside.landlock.rules for text in (str(mask), path)]
     numbers = (inside.notify, inside.filter, inside.own, inside.landlock.fs, 0, inside.landlock.scoped)
     return options, [FIRST, *map(str, numbers), *rules, "--", *plan.argv]

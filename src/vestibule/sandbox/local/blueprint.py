@@ -31,8 +31,11 @@ def draw(
     tool_paths: tuple[str, ...],
     tool_binds: tuple[argv.Bind, ...],
     forbidden: tuple[Path, ...],
+    without: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """The configuration, ready for JSON. `uid` is the dedicated one, None where there is none.
+
+    `without` is for tests of what holds when a wall does not (`ablation`).
 
     Raises:
         DependencyDown: `sandbox`; bubblewrap or a filter for this architecture is missing.
@@ -41,7 +44,7 @@ def draw(
     bwrap = find_bubblewrap()
     try:
         machine = platform.machine()
-        program = seccomp.filter_program(machine, notify=True)
+        program = seccomp.everything() if "seccomp" in without else seccomp.filter_program(machine, notify=True)
         first = _first(machine)
     except seccomp.UnknownArchitecture as error:
         raise DependencyDown("sandbox", f"There is no seccomp filter for this architecture ({error}).") from None
@@ -60,6 +63,7 @@ def draw(
         "etc_files": {path: data.hex() for path, data in etc.files(addresses, dns=spec.resolver).items()},
         "home_files": {_home_path(path): data.hex() for path, data in spec.home_files.items()},
         "tmp_bytes": min(1 << 30, max(1 << 20, spec.limits.memory_bytes // 4)),
+        "without": sorted(without),
     }
     return {
         "name": name,
@@ -67,9 +71,10 @@ def draw(
         "uid": uid,
         "plan": plan,
         "seccomp": program.hex(),
-        "own_seccomp": seccomp.own_program(machine).hex(),
+        "own_seccomp": (seccomp.everything() if "first_process" in without else seccomp.own_program(machine)).hex(),
         "inside": first.hex(),
-        "landlock": True,
+        "landlock": "landlock" not in without,
+        "without": sorted(without),
         "notify": True,
         "machine": machine,
         "addresses": {name: addresses[canonical_host(name)] for name in spec.names},

@@ -45,8 +45,12 @@ class Calls:
     def answer(self) -> list[str]:
         """Answers what is there, at most a portion; names that were met for the first time."""
         fresh = []
+        poller = select.poll()
+        poller.register(self.fd, select.POLLIN)
         for _ in range(PORTION):
-            if not select.select([self.fd], [], [], 0)[0]:  # the ioctl waits, whatever the descriptor's flags say
+            # The ioctl waits, whatever the descriptor's flags say; before Linux 6.11 even when nobody is left who
+            # could ask (POLLHUP, which select(2) does not tell from a call).
+            if not any(found & select.POLLIN for _, found in poller.poll(0)):
                 break
             name = self._one()
             if name is None:

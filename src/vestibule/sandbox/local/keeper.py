@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vestibule.sandbox.local import calls, landlock, launch, limits, listeners, syscalls, wire
+from vestibule.sandbox.local import ablation, calls, landlock, launch, limits, listeners, syscalls, wire
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 START_SECONDS = 10.0
@@ -72,11 +72,12 @@ class Keeper:
         """
         self.control = control
         self.config = json.loads(wire.read_whole(fds[0]))
-        own = {kind: _namespace("self", kind) for kind in NAMESPACES}
+        own = {kind: _namespace("self", kind) for kind in ablation.namespaces(NAMESPACES, self.config["without"])}
         self._record()
         self.orders.settimeout(START_SECONDS)
         ready, _ = wire.receive(self.orders)
-        if ready["entered"]:
+        without = frozenset(self.config["without"])
+        if ready["entered"] and "cgroup" not in without:
             self.group.limit(limits.Ceilings(**self.config["ceilings"]))
         else:
             self.group.give_up()
@@ -107,7 +108,7 @@ class Keeper:
         self._all_new(own)  # before anything is bound in a network that might be the host's
         listeners.enter_network(self.inside, privileged=uid == 0)
         opened = {key: listeners.listen(address, port, kind) for key, kind, address, port in self.config["sockets"]}
-        facts = self._settled(deadline)
+        facts = self._settled(deadline) if "caps" not in without else ablation.settled(self.inside, deadline)
         self._all_new(own)  # mounts and users change once more while bubblewrap furnishes the root
         if facts.get("NoNewPrivs") != "1":
             raise StartFailed("no_new_privs is not set")
@@ -130,7 +131,7 @@ class Keeper:
             sock.close()
 
     def _all_new(self, own: dict[str, int]) -> None:
-        shared = [kind for kind in NAMESPACES if _namespace(self.inside, kind) == own[kind]]
+        shared = [kind for kind, before in own.items() if _namespace(self.inside, kind) == before]
         if shared:
             raise StartFailed(f"namespaces are not new: {', '.join(shared)}")
 
@@ -176,6 +177,9 @@ class Keeper:
             disk = self.config["disk"] if wait is not None else None
             events = poller.poll(wait if disk is None or wait is None else min(wait, DISK_SECONDS * 1000))
             ready = {fd for fd, _ in events}
+            if self.calls is not None and (self.calls.fd, select.POLLHUP) in events:
+                poller.unregister(self.calls.fd)  # the program is gone, and with it whoever could ask
+                ready.discard(self.calls.fd)
             if self.bwrap_fd in ready:
                 return
             if self.control.fileno() in ready and not self._answer():

@@ -20,7 +20,7 @@ import socket
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from vestibule.sandbox.local import argv, landlock, limits, syscalls, wire
+from vestibule.sandbox.local import ablation, argv, landlock, limits, syscalls, wire
 
 _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 
@@ -120,6 +120,8 @@ def _launch(config: dict[str, Any], group: limits.Group, stdio: tuple[int, int, 
         with contextlib.suppress(OSError):  # real-time signals that the C library keeps for itself
             signal.signal(signal_number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if plan.without:
+        ablation.leak(plan.without)
     os.chdir("/")
     os.umask(0o022)
     os.execve(  # noqa: S606 - an absolute path and a list

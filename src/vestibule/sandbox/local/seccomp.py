@@ -251,6 +251,11 @@ def filter_program(machine: str, *, notify: bool = False) -> bytes:
     return _assembled(arch, bodies, [_errno(ENOSYS)])
 
 
+def everything() -> bytes:
+    """A filter that lets everything pass: for tests of what holds without one."""
+    return _ret(ALLOW)
+
+
 @lru_cache(maxsize=2)
 def own_program(machine: str) -> bytes:
     """The filter of the sandbox's first process once the program runs: it waits, and anything else kills it."""

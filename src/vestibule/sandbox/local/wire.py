@@ -9,7 +9,8 @@ import socket
 from typing import Any
 
 MAX_MESSAGE = 64 << 10
-MAX_FDS = 64
+MAX_FDS = 253
+"""What one message carries (unix(7), SCM_MAX_FD)."""
 
 
 class Gone(ConnectionError):
