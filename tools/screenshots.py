@@ -1,22 +1,28 @@
 """Pictures of the running console, for the documentation.
 
-    python tools/screenshots.py --url http://127.0.0.1:PORT --token LOGIN_TOKEN --out docs/img
-    python tools/screenshots.py --build MODULE:FUNCTION --out docs/img
+    python tools/screenshots.py [--out docs/img]
 
-`--url` with `--token` (a fresh login token) photographs a console that is already up. `--build` names a function
-without arguments that returns `(runs, decide, person)` over a given state; this script then serves the console itself.
-Each page is taken in light and dark: `console-runs-light.png`, `console-run-light.png` and so on.
+Takes the sample the way `make run` does, in a temporary folder and with the scripted provider, answers the agent's
+question in the console as a person would (with Chromium, without JavaScript), and photographs the pages on the way.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
+import os
+import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import main_job
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 CHROMIUM_ARGS = [
     "--no-sandbox",
@@ -27,6 +33,9 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+WIDTH = 1200
+TALLEST = 720
+"""Pixels; what is below is cut off."""
 
 
 def find_chromium() -> str | None:
@@ -34,93 +43,84 @@ def find_chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def take(
-    url: str,
-    token: str,
-    out: Path,
-    *,
-    runs: Sequence[str] = (),
-    schemes: Sequence[str] = ("light", "dark"),
-    width: int = 1280,
-    height: int = 900,
-    full_page: bool = True,
-) -> list[Path]:
-    """Signs in once and photographs the queue and each of `runs` (without any: the first one listed).
+class Camera:
+    """Writes `console-NAME.png` files of one page."""
 
-    Returns the files written. Raises RuntimeError when there is no Chromium or the login does not work.
-    """
-    program = find_chromium()
-    if program is None:
-        raise RuntimeError("Chromium is not installed: apt-get install chromium")
+    def __init__(self, page: Page, out: Path) -> None:
+        self._page = page
+        self._out = out
+        self.written: list[Path] = []
+
+    def take(self, name: str, place: str = "body") -> None:
+        """The element `place`, at most TALLEST high."""
+        box = self._page.locator(place).first.bounding_box()
+        if box is None:
+            raise RuntimeError(f"the console shows no {place}")
+        top = max(0.0, box["y"] - 12) if place != "body" else 0.0
+        tall = min(box["height"] + (24 if place != "body" else 0), TALLEST)
+        target = self._out / f"console-{name}.png"
+        self._page.screenshot(path=target, full_page=True, clip={"x": 0, "y": top, "width": WIDTH, "height": tall})
+        self.written.append(target)
+
+
+def photograph(link: str, run: str, out: Path) -> list[Path]:
+    """Signs in by `link`, answers what `run` asks, and takes pictures up to the decision. Returns the files written."""
     from playwright.sync_api import sync_playwright
 
-    out.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_ARGS)
-        context = browser.new_context(viewport={"width": width, "height": height}, java_script_enabled=False)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
+        context = browser.new_context(
+            viewport={"width": WIDTH, "height": TALLEST}, java_script_enabled=False, color_scheme="light"
+        )
         page = context.new_page()
-        page.goto(f"{url}/login?token={token}")
-        links = page.locator("table.queue tbody th a")
-        pages = {"runs": "/"}
-        wanted = list(runs)
-        if not wanted and links.count():
-            wanted = [str(links.first.get_attribute("href")).rpartition("/")[2]]
-        for number, run in enumerate(wanted):
-            pages["run" if number == 0 else f"run-{number + 1}"] = f"/runs/{run}"
-        for scheme in schemes:
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            for name, path in pages.items():
-                answer = page.goto(url + path)
-                if answer is None or answer.status != 200:
-                    raise RuntimeError(f"{path} answered {answer.status if answer else 'nothing'}")
-                target = out / f"console-{name}-{scheme}.png"
-                page.screenshot(path=target, full_page=full_page)
-                written.append(target)
+        camera = Camera(page, out)
+        page.goto(link)
+        page.goto(link.partition("login?")[0])
+        camera.take("runs")
+        here = f"{page.url}runs/{run}"
+        page.goto(here)
+        if page.locator("#questions input[value=grant]").count():
+            camera.take("question", "#questions")
+            page.locator("#questions input[value=grant]").check()
+            page.locator("#questions textarea").fill("The rules for addresses are no secret.")
+            page.locator("#questions button").click()
+        for _ in range(60):
+            page.goto(here)
+            if page.locator("#decide input[value=approve]").count():
+                break
+            page.wait_for_timeout(1000)
+        else:
+            raise RuntimeError("the run did not come to its review gate")
+        for name, place in (("run", "body"), ("who", "#identity"), ("diff", "#diff"), ("decide", "#decide")):
+            camera.take(name, place)
         browser.close()
-    return written
-
-
-@contextlib.contextmanager
-def served(build: str) -> Iterator[tuple[str, str]]:
-    """Serves the console over what `MODULE:FUNCTION` returns; gives its address and a login token."""
-    from vestibule.console.app import build_console_app
-    from vestibule.console.server import serve_console
-    from vestibule.console.sessions import Sessions
-
-    module, _, function = build.partition(":")
-    runs, decide, person = getattr(importlib.import_module(module), function)()
-    sessions = Sessions(person)
-    server = serve_console(lambda origin: build_console_app(runs=runs, decide=decide, sessions=sessions, origin=origin))
-    with server:
-        yield server.url, sessions.issue_login()
+    return camera.written
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="a console that is up")
-    parser.add_argument("--token", help="a fresh login token of it")
-    parser.add_argument("--build", help="MODULE:FUNCTION that returns (runs, decide, person)")
-    parser.add_argument("--run", action="append", default=[], help="a run's id; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("docs/img"))
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=900)
-    parser.add_argument("--viewport", action="store_true", help="only what fits the window, not the whole page")
-    chosen = parser.parse_args()
-    if bool(chosen.build) == bool(chosen.url and chosen.token):
-        parser.error("give either --build, or --url with --token")
-    where = served(chosen.build) if chosen.build else contextlib.nullcontext((chosen.url.rstrip("/"), chosen.token))
-    with where as (url, token):
-        for path in take(
-            url,
-            token,
-            chosen.out,
-            runs=chosen.run,
-            width=chosen.width,
-            height=chosen.height,
-            full_page=not chosen.viewport,
-        ):
-            sys.stdout.write(f"{path}\n")
+    parser.add_argument("--out", type=Path, default=main_job.ROOT / "docs" / "img")
+    out: Path = parser.parse_args().out
+    if find_chromium() is None:
+        raise SystemExit("Chromium is not installed: apt-get install chromium")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vestibule-pictures-") as folder:
+        main_job.STATE = Path(folder)
+        operator = main_job.write_operator_config(scripted=True)
+        env = {**os.environ, "VESTIBULE_HOME": f"{folder}/home", "VESTIBULE_CONFIG": str(operator)}
+        env.pop("ANTHROPIC_API_KEY", None)
+        ticket = str(main_job.ROOT / "examples" / "ticket.md")
+        _, run = main_job.vestibule(env, "run", ticket, "--repo", str(main_job.make_sample()), "--json")
+        argv = [main_job.vestibule_path(), "console"]
+        console = subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, text=True)
+        try:
+            assert console.stderr is not None
+            link = next(found for line in console.stderr if (found := re.search(r"http://\S+/login\?token=\S+", line)))
+            for path in photograph(link.group(), str(run["run"]), out):
+                sys.stdout.write(f"{path}\n")
+        finally:
+            console.terminate()
+            console.wait(30)
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from console_fake import ALICE, PATCH, patch_for, rebound, sample_view
-from screenshots import take
+from screenshots import photograph
 
 from vestibule.core.model import Finding, Place
 from vestibule.core.verdict import Ruling
@@ -274,12 +274,12 @@ def test_pictures_are_taken_of_the_running_console(stage: Any, browser: Any, tmp
     result: list[Any] = []
 
     def work() -> None:  # Playwright allows one driver a thread
-        result.extend(take(stage.url, stage.sessions.issue_login(), tmp_path, schemes=("light",)))
+        result.extend(photograph(f"{stage.url}/login?token={stage.sessions.issue_login()}", stage.run, tmp_path))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(60)
-    assert [path.name for path in result] == ["console-runs-light.png", "console-run-light.png"]
+    assert [path.name for path in result] == [f"console-{name}.png" for name in ("runs", "run", "who", "diff", "decide")]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in result)
 
 
