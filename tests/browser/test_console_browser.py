@@ -279,7 +279,8 @@ def test_pictures_are_taken_of_the_running_console(stage: Any, browser: Any, tmp
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(60)
-    assert [path.name for path in result] == [f"console-{name}.png" for name in ("runs", "run", "who", "diff", "decide")]
+    taken = [path.name.removeprefix("console-").removesuffix(".png") for path in result]
+    assert taken == ["runs", "run", "who", "diff", "decide"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in result)
 
 
