@@ -1,14 +1,17 @@
-"""The one list of agent-control files: files that steer an agent, an IDE or a toolchain by being there.
+"""The lists of files that are special by their names: agent-control files, protected files, credential files.
 
-Three parties use it: the view leaves them out, the guard refuses changes to them, the adapters check
-that none is loaded. Each entry was seen to be obeyed by a tool headless, or is documented to be
-(CVE-2025-59536, CVE-2026-21852, CVE-2025-54136; IDEsaster; "Rules File Backdoor").
-Patterns are compared on folded paths (`paths.fold`).
+Agent-control files steer an agent, an IDE or a toolchain by being there. Three parties use that list: the view leaves
+them out, the guard refuses changes to them, the adapters check that none is loaded. Each entry was seen to be obeyed by
+a tool headless, or is documented to be (CVE-2025-59536, CVE-2026-21852, CVE-2025-54136; IDEsaster; "Rules File
+Backdoor"). Patterns are compared on folded paths (`paths.fold`).
 """
 
 from __future__ import annotations
 
-from vestibule.core.text.globs import first_match, literal_text
+import re
+from functools import lru_cache
+
+from vestibule.core.text.globs import alternatives, first_match, literal_text, matches
 from vestibule.core.text.paths import fold
 
 INSTRUCTIONS: tuple[str, ...] = (
@@ -168,6 +171,69 @@ PROTECTED: tuple[str, ...] = (
 """Always protected besides the control files: what decides, builds or checks elsewhere."""
 
 
+CREDENTIAL_SUFFIXES: tuple[str, ...] = (
+    ".env",
+    # private keys and key stores
+    ".pem",
+    ".key",
+    ".p8",
+    ".p12",
+    ".pfx",
+    ".ppk",
+    ".jks",
+    ".jceks",
+    ".keystore",
+    ".kdbx",
+    ".keytab",
+    # infrastructure
+    ".tfvars",
+    ".tfvars.json",
+    ".tfstate",
+    ".tfstate.backup",
+    ".kubeconfig",
+    "_rsa",
+    "_ed25519",
+    "_ecdsa",
+)
+"""How the names of files end whose purpose is to hold a secret."""
+
+CREDENTIALS: tuple[str, ...] = (
+    "**/.env[._-]*",
+    "**/.envrc*",
+    "**/secrets.{yml,yaml,json,toml,ini,properties}",
+    "**/.secrets{,.*}",
+    "**/*.tfstate.*",
+    "**/id_{rsa,dsa,ecdsa,ed25519}*",
+    "**/.ssh/**",
+    "**/.gnupg/**",
+    "**/[._]netrc",
+    "**/.git-credentials",
+    "**/.pypirc",
+    "**/.htpasswd",
+    "**/.pgpass",
+    "**/.my.cnf",
+    "**/.s3cfg",
+    "**/.boto",
+    "**/.dockercfg",
+    "**/.docker/config.json",
+    "**/.vault-token",
+    "**/.kube/config",
+    "**/kubeconfig{,.yml,.yaml,.json}",
+    "**/.aws/credentials*",
+    "**/.azure/accesstokens.json",
+    "**/.azure/msal_token_cache*",
+    "**/.config/gcloud/**",
+    "**/credentials{,.json,.yml,.yaml,.csv,.db}",
+    "**/.cargo/credentials.toml",
+    "**/application_default_credentials.json",
+    "**/client_secret*.json",
+    "**/service{-,_}account*.json",
+)
+"""Others of them: globs on folded paths."""
+
+_CREDENTIAL_TEXTS = tuple(dict.fromkeys(map(literal_text, CREDENTIALS)))
+_SAMPLES = frozenset({"example", "sample", "template", "dist"})
+
 _ABOVE = frozenset(
     "/".join(parts[:depth])
     for pattern in CONTROL_FILES
@@ -188,6 +254,38 @@ def control_file(path: str) -> str | None:
     if not any(text in folded for text in _TEXTS):
         return None
     return first_match(folded, CONTROL_FILES)
+
+
+@lru_cache(maxsize=1 << 16)
+def credential_file(path: str) -> str | None:
+    """What makes `path` a credential file by its name, else None. Samples (`.env.example`) and public keys are none.
+
+    What stands in a file is not looked at: a public certificate in `*.pem` is one, a secret in another file is none.
+    """
+    folded = fold(path)
+    name = folded.rpartition("/")[2]
+    found = None
+    if name.endswith(CREDENTIAL_SUFFIXES):
+        found = next(end for end in CREDENTIAL_SUFFIXES if name.endswith(end))
+    elif any(text in folded for text in _CREDENTIAL_TEXTS):
+        found = first_match(folded, CREDENTIALS)
+    if found is None:
+        return None
+    words = re.split(r"[._-]", name)
+    sample = words[-1] in _SAMPLES or (words[-1] == "env" and words[-2] in _SAMPLES)
+    return None if sample or words[-1] == "pub" else found
+
+
+def names_credential(path: str, glob: str) -> bool:
+    """Whether `glob` matches the credential file `path` by its name and not by wildcards alone.
+
+    `tests/.env`, `**/.env` and `certs/*.pem` do; `tests/**`, `**/*` and `**/*.*` do not. Of several alternatives in
+    braces the one that matches counts.
+    """
+    return any(
+        matches(path, one) and any(char.isalnum() for char in re.sub(r"\[.*\]|[*?]", "", one.rpartition("/")[2]))
+        for one in alternatives(glob)
+    )
 
 
 def protected_path(path: str) -> str | None:

@@ -55,7 +55,7 @@ def instruction_paths(entries: Iterable[tuple[str, str]], scope: Scope) -> tuple
         used = {
             folder
             for path, _ in files
-            if any(path.startswith(f"{folder}/") for folder in deep) and (scope.reads(path) or scope.writes(path))
+            if any(path.startswith(f"{folder}/") for folder in deep) and scope.shows(path)
             for folder in _folders(path)
         }
     kept = [path for path in found if "/" not in path or fold(path) in PLACES or path.rpartition("/")[0] in used]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vestibule.core.base import Noun
+from vestibule.core.control_files import credential_file, names_credential
 from vestibule.core.ids import Sha
 from vestibule.core.labels import Integrity, Label, LabelRule
 from vestibule.core.text.globs import first_match
@@ -142,12 +143,26 @@ class Scope(Noun):
     upstreams: tuple[UpstreamUse, ...] = ()
 
     def reads(self, path: str) -> bool:
-        """Whether a normalised path may be read, listed and searched. Control files are judged apart."""
-        return self._in(path, "read", self.read, self.granted_read)
+        """Whether a normalised path may be read, listed and searched. Control files are judged apart.
+
+        A credential file (`control_files.credential_file`) only when a read glob or a grant names it.
+        """
+        return self._in(path, "read", self.read, self.granted_read) and (
+            credential_file(path) is None or self._in(path, "read", *_naming(path, self.read, self.granted_read))
+        )
 
     def writes(self, path: str) -> bool:
         """Whether a normalised path may be changed. Protected paths are judged apart."""
         return self._in(path, "write", self.write, self.granted_write)
+
+    def shows(self, path: str) -> bool:
+        """Whether a normalised path belongs to the view: what is written is seen too, but for credential files."""
+        return self.reads(path) or (
+            self.writes(path)
+            and (
+                credential_file(path) is None or self._in(path, "write", *_naming(path, self.write, self.granted_write))
+            )
+        )
 
     def within(self, files: tuple[str, ...]) -> Scope:
         """The scope of a task whose spec limits itself to `files`; the same when it names none. Never wider."""
@@ -177,6 +192,11 @@ class Scope(Noun):
     def writable(self) -> tuple[str, ...]:
         """Globs around what may be written: wider than `writes` where a bound narrows them."""
         return (*self.write, *self.granted_write)
+
+
+def _naming(path: str, *globs: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Of each the globs that name the credential file `path`."""
+    return tuple(tuple(glob for glob in some if names_credential(path, glob)) for some in globs)
 
 
 class AgentRef(Noun):

@@ -1,8 +1,9 @@
 """The view: exactly the files a sandbox is given, with a history of its own.
 
 Rules it keeps:
-1. A file is in the view only if the scope reads or writes it and it is no agent-control file; a path without a safe
-   normal form and a submodule never are; a symbolic link only if its target stays in the view.
+1. A file is in the view only if the scope reads or writes it and it is no agent-control file; a credential file only
+   if one of the scope's globs names it; a path without a safe normal form and a submodule never are; a symbolic link
+   only if its target stays in the view.
 2. The view's `.git` is a fresh repository: one root commit, the objects of the view and no other, no remotes,
    alternates, hooks or configuration beyond the format. What the scope hides is in no object, so no git command
    finds it.
@@ -121,7 +122,7 @@ def _shown(entry: TreeEntry, scope: Scope) -> bool:
             return False
     except PathRefused:
         return False
-    if not scope.reads(entry.path) and not scope.writes(entry.path):
+    if not scope.shows(entry.path):
         return False
     found = control_link(entry.path) if entry.mode == "120000" else control_file(entry.path)
     return found is None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from wcmatch import glob
-from wcmatch._wcparse import PatternLimitException
+from wcmatch._wcparse import PatternLimitException, expand_braces
 
 from vestibule.core.text.paths import PathRefused, normalise_path
 
@@ -61,6 +61,12 @@ def check_given_glob(pattern: str) -> None:
         raise ImpossibleGlob(
             f"{pattern!r} is too involved; use one '**' on the way, one brace, and at most 16 other wildcards"
         )
+
+
+@lru_cache(maxsize=1024)
+def alternatives(pattern: str) -> tuple[str, ...]:
+    """The patterns without alternatives that a usable pattern stands for: `{a,b}/*` is `a/*` and `b/*`."""
+    return tuple(expand_braces(pattern, _FLAGS, _LIMIT))
 
 
 @lru_cache(maxsize=4096)

@@ -115,4 +115,6 @@ def _check_segment(part: str) -> None:
 
 def fold(path: str) -> str:
     """How a path compares where another file system might (case-insensitive, compatibility forms)."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFC", path).casefold())
