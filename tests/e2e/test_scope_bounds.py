@@ -51,3 +51,26 @@ def test_the_organisations_ceiling_holds_over_every_role(house: House) -> None:
     assert _shown(house) == {"./src/app.py"}
     done = house.change("echo 'x = 2' > src/more.py; echo 'x = 1' >> src/app.py; true")
     assert done.code == 4 or done.json["changed_files"] == ["src/app.py"], done.json["findings"]
+
+
+def test_check_holds_every_change_to_the_organisations_ceiling(house: House) -> None:
+    base = house.git("rev-parse", "HEAD")
+    head = house.commit({"src/app.py": "x = 3\n"})
+    arguments = ("check", "--repo", str(house.repo), "--base", base, "--head", head, "--json")
+    assert house.vestibule(*arguments).code != 4
+    house.operate("scope: {read: ['src/**'], write: ['docs/**']}\n")
+    done = house.vestibule(*arguments)
+    assert done.code == 4
+    assert "change.scope" in {item["rule"] for item in done.json["findings"]}
+
+
+def test_check_with_the_shipped_role_is_held_to_it_too(house: House) -> None:
+    house.git("rm", "-rq", ".vestibule")
+    base = house.commit({"src/app.py": "x = 2\n"})
+    head = house.commit({"src/app.py": "x = 3\n"})
+    arguments = ("check", "--repo", str(house.repo), "--base", base, "--head", head, "--json")
+    assert house.vestibule(*arguments).code != 4
+    house.operate("scope: {read: ['src/**'], write: ['docs/**']}\n")
+    done = house.vestibule(*arguments)
+    assert done.code == 4
+    assert "change.scope" in {item["rule"] for item in done.json["findings"]}

@@ -1,7 +1,8 @@
 """`vestibule check`: the changes crossing alone, on any two commits.
 
 Rules it keeps:
-1. The governed never governs: configuration comes from the base's tip, the change from the merge base to the head.
+1. The governed never governs: configuration comes from the base's tip, the change from the merge base to the head. The
+   organisation's bounds hold, for the shipped role too.
 2. The base is named, the remote's default branch, `main` or `master`; never silently what is checked out.
 3. What cannot be read is refused, never passed.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from vestibule.boundary.changes.guards import GuardContext, KnownSecret
+    from vestibule.config.schema import OperatorConfig
     from vestibule.core.ids import Sha
     from vestibule.core.model import Finding
     from vestibule.core.verdict import Ruling
@@ -130,25 +132,30 @@ def resolve(git: Git, base: str, head: str) -> tuple[str, Sha, Sha, Sha]:
 def guard_context(
     git: Git, tip: Sha, base_name: str, role: str, say: Callable[[str], None]
 ) -> tuple[str, GuardContext, tuple[str, ...]]:
-    """The role's name, what the guards judge against, and scanners asked for: from the base's tip alone."""
+    """The role's name, what the guards judge against, and scanners asked for: from the base's tip, and from the
+    operator's configuration the organisation's bounds.
+    """
     from vestibule.boundary.changes.guards import GuardContext
+    from vestibule.config.load import load_operator_config
     from vestibule.config.roles import scope_of
+    from vestibule.core.model import Scope
 
     name, rights, config = rights_of(git, tip, base_name, role, say)
-    secrets = tuple(known_secrets())
+    operator = load_operator_config()
+    secrets = tuple(known_secrets(operator))
     if config is None:
-        return name, GuardContext(write=rights.write, read=rights.read, secrets=secrets), ()
-    return name, GuardContext.of_scope(scope_of(rights, config), secrets), config.scanners
+        scope = Scope(read=rights.read, write=rights.write, bounds=operator.scope.bounds())
+        return name, GuardContext.of_scope(scope, secrets), ()
+    return name, GuardContext.of_scope(scope_of(rights, config, operator), secrets), config.scanners
 
 
-def known_secrets() -> Iterator[KnownSecret]:
+def known_secrets(operator: OperatorConfig) -> Iterator[KnownSecret]:
     """Values of this process's provider keys: they must not stand in a change, in no form."""
     import os
 
     from vestibule.boundary.changes.guards import KnownSecret
-    from vestibule.config.load import load_operator_config
 
-    for name, provider in load_operator_config().models.items():
+    for name, provider in operator.models.items():
         source = provider.key
         if source is None:
             continue
