@@ -1,4 +1,4 @@
-"""Trust that grows: a row of clean runs proposes a wider role, a person applies it, and it counts once it is committed."""
+"""Trust that grows: clean runs in a row propose a wider role, a person applies it, and it counts once committed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_row_of_clean_runs_opens_the_next_role_once_a_person_committed_it(clim
     assert refused.code == 4
     assert "task.role_earned" in refused.json["reasons"], refused.out
 
-    runs = [work(house, 1)]
+    work(house, 1)
     assert standing(house)["proposal"]["step"] == "stay"  # type: ignore[index]
     # The same agent name with another command is another version, and begins anew.
     early = house.vestibule(
