@@ -3,7 +3,7 @@
 Rules it keeps:
 1. Strict built-in errors: an error inside a policy is an error of the decision, never "undefined".
 2. What comes back is checked for its shape; anything else raises `EngineError`, and callers deny.
-3. Strings reach the engine whole (see `native`).
+3. Strings reach the engine whole (see `native`), and literals with an escape in the one form that strings come in.
 4. One interpreter is used by one thread only.
 5. A question is asked of the rules that can fire for it (see `index`); text that does not compile without the others
    is asked whole.
@@ -11,6 +11,7 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,9 +21,19 @@ from typing import Any
 import regopy
 from regopy import Bundle, Interpreter, LogLevel
 
-from vestibule.core.verdict import Ruling
+from vestibule.core.verdict import Ruling, strictest_ruling
 from vestibule.policy.index import LayerIndex, Signature, narrow, parts_named
-from vestibule.policy.native import MAX_DEPTH, UNDEFINED, VERSION, EngineDown, EngineError, ask
+from vestibule.policy.native import (
+    MAX_DEPTH,
+    UNDEFINED,
+    VERSION,
+    BadInput,
+    EngineDown,
+    EngineError,
+    as_they_are,
+    ask,
+)
+from vestibule.policy.tokens import tokens
 
 __all__ = [
     "DECISION",
@@ -78,7 +89,9 @@ class Program:
             UndefinedDecision: the rule is undefined.
             EngineError: errors in built-ins, conflicting rules, a result of another shape.
         """
-        return parse_answer(self.value(document))
+        found = parse_answer(self.value(document))
+        again = as_they_are(narrow(document, self._whole.parts))
+        return found if again is None else _stricter(found, parse_answer(self.value(again)))
 
     def value(self, document: Mapping[str, Any]) -> Any:
         """The rule's value, as JSON."""
@@ -88,7 +101,7 @@ class Program:
         form = self._variant(self._index, signature)
         try:
             return form.value(document)
-        except UndefinedDecision:
+        except (UndefinedDecision, BadInput):
             raise
         except EngineError:
             if form is self._whole:
@@ -139,13 +152,36 @@ def _compile(sources: Mapping[str, str], data: Mapping[str, Any], rule: str) -> 
         if data:
             interpreter.add_data(data)
         for name, text in sorted(sources.items()):
-            interpreter.add_module(name, text)
+            interpreter.add_module(name, _literals(text))
         bundle: Bundle = interpreter.build(None, [entrypoint])
     except regopy.RegoError as error:
         raise EngineError(_message(str(error))) from None
     if not bundle.ok():
         raise EngineError("the bundle does not compile")
     return _Form(interpreter, bundle, entrypoint.encode("utf-8"), parts_named(sources, rule))
+
+
+def _literals(text: str) -> str:
+    """`text` with every literal that holds an escape written as strings of an input are: the engine compares both as
+    they are written, and `"caf\\u00e9"` would not be `café`. A text that cannot be read is the engine's to refuse."""
+    if "\\" not in text:
+        return text
+    try:
+        found = [word for word in tokens(text) if word.kind == "string" and word.text[0] == '"' and "\\" in word.text]
+        for word in reversed(found):
+            text = f"{text[: word.start]}{json.dumps(json.loads(word.text), ensure_ascii=False)}{text[word.end :]}"
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise EngineError("a literal holds half a character") from None
+    except ValueError:
+        return text
+    return text
+
+
+def _stricter(one: Answer, other: Answer) -> Answer:
+    ruling = strictest_ruling((one.ruling, other.ruling))
+    reasons = {reason for answer in (one, other) if answer.ruling is ruling for reason in answer.reasons}
+    return Answer(ruling, tuple(sorted(reasons)))
 
 
 def parse_answer(value: Any) -> Answer:

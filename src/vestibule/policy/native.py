@@ -3,7 +3,9 @@
 regopy's own classes build an input with two Python calls for each value and print each answer four times; here it is
 one call and one print. Rules it keeps:
 1. Strings reach the engine whole. C strings end at a NUL (`"a\\0b"` → `"a"`), and literals are kept in their escaped
-   form: strings are escaped as JSON, so that input and literals compare alike and nothing is cut.
+   form: strings are escaped as JSON, so that input and literals compare alike and nothing is cut. Functions that look
+   into a string would see the escapes there (`\\s` matches no tab that is written `\\t`), so a question with such a
+   string is asked once more with the strings as they are (`as_they_are`), and the stricter answer counts.
 2. Every return code is looked at; whatever is not plain raises `EngineError`.
 3. What is taken from the library is given back, errors included.
 """
@@ -59,6 +61,10 @@ class EngineError(Exception):
     reason = "policy.error"
 
 
+class BadInput(EngineError):
+    """The question itself cannot be put to the engine; the policy's text has no part in it."""
+
+
 class EngineDown(EngineError):
     """The engine cannot be asked: it is elsewhere and does not answer, or is not what it has to be."""
 
@@ -66,7 +72,7 @@ class EngineDown(EngineError):
 
 
 def make_input(document: Any) -> Input:
-    """`document` as the engine's input. Raises EngineError for what the engine could misread."""
+    """`document` as the engine's input. Raises BadInput for what the engine could misread."""
     made = Input.__new__(Input)  # its own constructor is the slow way; its destructor frees
     made._impl = pointer = _library.regoNewInput()
     if not pointer:
@@ -85,12 +91,15 @@ def _add(pointer: int, value: Any, depth: int) -> int:
         return int(_string(pointer, _short(value) if len(value) < SHORT else _bytes(value)))
     if kind is dict:
         if depth >= MAX_DEPTH:
-            raise EngineError("the input is nested too deeply")
+            raise BadInput("the input is nested too deeply")
         bad = 0
         for key, item in value.items():
-            if type(key) is not str:
-                raise EngineError("the input has a key that is no string")
-            bad += _string(pointer, _short(key) if len(key) < SHORT else _bytes(key))
+            if type(key) is str:
+                bad += _string(pointer, _short(key) if len(key) < SHORT else _bytes(key))
+            elif type(key) is _AsItIs:
+                bad += _string(pointer, key.whole())
+            else:
+                raise BadInput("the input has a key that is no string")
             if item is True or item is False:
                 bad += _boolean(pointer, item)
             else:
@@ -99,16 +108,18 @@ def _add(pointer: int, value: Any, depth: int) -> int:
         return bad + int(_object(pointer, len(value)))
     if kind is list or kind is tuple:
         if depth >= MAX_DEPTH:
-            raise EngineError("the input is nested too deeply")
+            raise BadInput("the input is nested too deeply")
         bad = sum([_add(pointer, item, depth + 1) for item in value])
         return bad + int(_array(pointer, len(value)))
     if value is None:
         return int(_null(pointer))
     if kind is int:
         if not -_INT_LIMIT <= value < _INT_LIMIT:
-            raise EngineError("the input holds a number of more than 64 bits")
+            raise BadInput("the input holds a number of more than 64 bits")
         return int(_int(pointer, value))
-    raise EngineError(f"the input holds a {kind.__name__}")
+    if kind is _AsItIs:
+        return int(_string(pointer, value.whole()))
+    raise BadInput(f"the input holds a {kind.__name__}")
 
 
 def _bytes(text: str) -> bytes:
@@ -117,7 +128,39 @@ def _bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
-        raise EngineError("the input holds a lone surrogate") from None
+        raise BadInput("the input holds a lone surrogate") from None
+
+
+class _AsItIs(str):
+    """A string that the engine is given as it is; only a NUL, which would end it, stays escaped."""
+
+    __slots__ = ()
+
+    def whole(self) -> bytes:
+        return self.replace("\0", "\\u0000").encode("utf-8")
+
+
+def as_they_are(document: Any) -> Any:
+    """The same document with its strings as they are; None when that changes nothing."""
+    return _unescaped(document) if _escaped(document) else None
+
+
+def _escaped(value: Any) -> bool:
+    kind = type(value)
+    if kind is str:
+        return _NEEDS_ESCAPE.search(value) is not None
+    if kind is dict:
+        return any(_escaped(item) for pair in value.items() for item in pair)
+    return kind in (list, tuple) and any(_escaped(item) for item in value)
+
+
+def _unescaped(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return _AsItIs(value) if _NEEDS_ESCAPE.search(value) else value
+    if kind is dict:
+        return {_unescaped(key): _unescaped(item) for key, item in value.items()}
+    return [_unescaped(item) for item in value] if kind in (list, tuple) else value
 
 
 _short = functools.lru_cache(maxsize=4096)(_bytes)

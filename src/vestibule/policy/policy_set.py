@@ -36,6 +36,8 @@ from vestibule.policy.worker import Worker
 
 CACHE_ENTRIES = 4096
 MAX_INPUT_BYTES = 256 * 1024
+REMEMBERED_BYTES = 16 * 1024
+"""The longest input whose answer is remembered: an agent chooses what it asks, and the memory is the supervisor's."""
 TIMEOUT_SECONDS = 5.0
 SHIPPED_NAME = "shipped"
 _LONE_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
@@ -145,7 +147,7 @@ class PolicySet:
             verdict = self._join(answers, request)
         except Exception:  # noqa: BLE001 - the promise of this function is to deny
             return self._deny("policy.error", request)
-        if key and not any(answer.error for answer in answers):
+        if key and len(key) <= REMEMBERED_BYTES and not any(answer.error for answer in answers):
             self._remember(key, verdict)
         return verdict
 
