@@ -76,6 +76,18 @@ class Limits(Noun):
     open_files: int = 4096
 
 
+class Quota(Noun):
+    """What a workspace may hold: bytes, and files with folders. `folder` is where it is counted.
+
+    `held`: the folder is a file system of that size, which nothing can pass; else the sandbox is ended when it has.
+    """
+
+    folder: Path
+    bytes: int
+    files: int
+    held: bool
+
+
 class SandboxSpec(Noun):
     """One sandbox: what is mounted, what runs, which listeners exist inside.
 
@@ -94,10 +106,11 @@ class SandboxSpec(Noun):
     endpoints: tuple[tuple[str, int], ...] = ()
     resolver: bool = False
     limits: Limits = Limits()
+    quota: Quota | None = None
 
 
 class SandboxResult(Noun):
-    """How it ended. `reason` is `exited`, `signal`, `wall-clock`, `output` or `killed`."""
+    """How it ended. `reason` is `exited`, `signal`, `wall-clock`, `quota`, `output` or `killed`."""
 
     exit_code: int
     reason: str

@@ -82,6 +82,7 @@ def draw(
         "ceilings": _ceilings(spec.limits)._asdict(),
         "wall_seconds": spec.limits.wall_seconds,
         "disk": next((str(mount.source) for mount in spec.mounts if mount.write), None),
+        "quota": spec.quota.model_dump(mode="json") if spec.quota else None,
         "record": record,
     }
 

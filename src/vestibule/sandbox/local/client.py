@@ -55,6 +55,23 @@ class LaunchServer:
         ours.close()
         raise DependencyDown("sandbox", "The launch server of sandboxes does not stay up.")
 
+    def holds(self, path: str) -> None:
+        """The server unmounts `path` should we die. Raises DependencyDown: `sandbox`."""
+        self._tell("holds", path)
+
+    def released(self, path: str) -> None:
+        """Nothing is mounted at `path` any more."""
+        with contextlib.suppress(DependencyDown):
+            self._tell("released", path)
+
+    def _tell(self, op: str, path: str) -> None:
+        with self._lock:
+            try:
+                wire.send(self._ensure(), {"op": op, "path": path})
+            except wire.Gone:
+                self._stop()
+                raise DependencyDown("sandbox", "The launch server of sandboxes does not stay up.") from None
+
     def stop(self) -> None:
         """End the server; keepers that live go on."""
         with self._lock:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vestibule.sandbox.local import ablation, calls, landlock, launch, limits, listeners, syscalls, wire
+from vestibule.sandbox.local import ablation, calls, landlock, launch, limits, listeners, quota, syscalls, wire
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 START_SECONDS = 10.0
@@ -51,6 +51,9 @@ class Keeper:
         self.config: dict[str, Any] = {"record": None}
         self.calls: calls.Calls | None = None
         self.notify: socket.socket | None = None
+        self.watch: quota.Watch | None = None
+        self.floor: str | None = None
+        self.passed = ""
         self.control: socket.socket
 
     def warm_up(self, gift: socket.socket) -> None:
@@ -72,6 +75,9 @@ class Keeper:
         """
         self.control = control
         self.config = json.loads(wire.read_whole(fds[0]))
+        limit = self.config["quota"]
+        self.watch = quota.Watch(limit) if limit else None
+        self.floor = quota.floor_of(limit, self.config["disk"])
         own = {kind: _namespace("self", kind) for kind in ablation.namespaces(NAMESPACES, self.config["without"])}
         self._record()
         self.orders.settimeout(START_SECONDS)
@@ -174,7 +180,7 @@ class Keeper:
             poller.register(self.notify, select.POLLIN)
         while True:
             wait = None if self.deadline is None else max(0, (self.deadline - time.monotonic()) * 1000) + 1
-            disk = self.config["disk"] if wait is not None else None
+            disk = self.floor if wait is not None else None
             events = poller.poll(wait if disk is None or wait is None else min(wait, DISK_SECONDS * 1000))
             ready = {fd for fd, _ in events}
             if self.calls is not None and (self.calls.fd, select.POLLHUP) in events:
@@ -191,6 +197,11 @@ class Keeper:
             if disk is not None and limits.disk_is_full(disk):
                 self.reason = "disk"
                 return
+            if wait is not None and self.watch is not None:
+                self.passed = self.watch.passed()
+                if self.passed:
+                    self.reason = "quota"
+                    return
 
     def _refused_calls(self, poller: select.poll, ready: set[int]) -> None:
         """Take the listener when it comes, then answer the calls that the filter hands to it."""
@@ -279,6 +290,7 @@ class Keeper:
             "reason": self.reason,
             "executed": started,
             "clean": clean,
+            "passed": self.passed,
             "calls": self.calls.counts if self.calls else {},
         }
 

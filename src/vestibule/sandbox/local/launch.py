@@ -20,7 +20,7 @@ import socket
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from vestibule.sandbox.local import ablation, argv, landlock, limits, syscalls, wire
+from vestibule.sandbox.local import ablation, argv, landlock, limits, quota, syscalls, wire
 
 _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 
@@ -133,6 +133,15 @@ def _bytes(files: dict[str, str]) -> dict[str, bytes]:
     return {name: bytes.fromhex(data) for name, data in files.items()}
 
 
+def _let_go_of_disks() -> None:
+    """Copies, in our mount namespace, of the disks of workspaces: else those of other runs would live as long as we."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place = line.split()[4]
+        if place.endswith("/" + quota.DISK):
+            with contextlib.suppress(OSError):
+                syscalls.umount(place.encode().decode("unicode_escape"), syscalls.MNT_DETACH)
+
+
 def _stage(
     tools: tuple[argv.Bind, ...], mounts: tuple[argv.Bind, ...]
 ) -> tuple[tuple[argv.Bind, ...], tuple[argv.Bind, ...]]:
@@ -155,4 +164,5 @@ def _stage(
         syscalls.mount(f"/proc/self/fd/{fd}", target, None, syscalls.MS_BIND | syscalls.MS_REC)
         staged.append(bind._replace(source=target))
         os.close(fd)
+    _let_go_of_disks()
     return tuple(staged[: len(tools)]), tuple(staged[len(tools) :])

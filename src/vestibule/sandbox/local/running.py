@@ -215,7 +215,7 @@ class Running:
             reason = "signal"
         return SandboxResult(
             exit_code=code,
-            reason=reason if reason in ("exited", "signal", "wall-clock") else "killed",
+            reason=reason if reason in ("exited", "signal", "wall-clock", "quota") else "killed",
             stdout=stdout,
             stderr=stderr,
             truncated=truncated,

@@ -10,6 +10,7 @@ load), so the next launcher is in its group before it is asked for. It holds not
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -30,12 +31,17 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
     limits.sweep()
+    mounted: set[str] = set()
+    warm = _warm_keeper(control)
     while True:
-        warm = _warm_keeper(control)
         try:
-            _, fds = wire.receive(control)
+            message, fds = wire.receive(control)
         except wire.Gone:
+            _unmount(mounted)
             return
+        if message["op"] != "new":
+            (mounted.add if message["op"] == "holds" else mounted.discard)(message["path"])
+            continue
         try:
             wire.send(warm, {}, fds)
         except wire.Gone:  # it was killed while it waited
@@ -43,6 +49,17 @@ def main() -> None:
             wire.send(warm, {}, fds)
         wire.close_all(fds)
         warm.close()
+        warm = _warm_keeper(control)
+
+
+def _unmount(places: set[str]) -> None:
+    """Workspaces' disks that our supervisor mounted: it died before it could unmount them."""
+    from vestibule.sandbox.local import syscalls
+
+    for place in places:
+        with contextlib.suppress(OSError):
+            while os.path.ismount(place):
+                syscalls.umount(place, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
 
 
 def _warm_keeper(control: socket.socket) -> socket.socket:

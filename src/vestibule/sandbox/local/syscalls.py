@@ -12,6 +12,8 @@ CLONE_NEWNET = 0x40000000
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 4, 38, 36
 _NS_GET_USERNS = 0xB701  # ioctl_ns(2)
 
@@ -43,6 +45,10 @@ def mount(source: str, target: str, kind: str | None, flags: int, data: str | No
         ),
         f"mount {target}",
     )
+
+
+def umount(target: str, flags: int) -> None:
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), f"umount {target}")
 
 
 def landlock_abi() -> int:
