@@ -18,6 +18,12 @@ import click
 @click.option("--role", default="", help="A role of the repository's configuration.")
 @click.option("--agent", default="", help="An agent of the configuration, else an adapter.")
 @click.option("--model", default="", help="The model, instead of the agent's.")
+@click.option(
+    "--egress",
+    type=click.Choice(["named", "learn"]),
+    default="named",
+    help="Names the agent reaches: those listed; `learn` lets others in and says what to list.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD …]")
 def command(
@@ -27,6 +33,7 @@ def command(
     role: str,
     agent: str,
     model: str,
+    egress: str,
     as_json: bool,
     command_line: tuple[str, ...],
 ) -> int:
@@ -43,6 +50,15 @@ def command(
 
     driver = open_driver()
     driver.services.sandbox.prepare()
-    request = RunRequest(ticket=ticket, repo=repo, base=base, role=role, agent=agent, model=model, command=command_line)
+    request = RunRequest(
+        ticket=ticket,
+        repo=repo,
+        base=base,
+        role=role,
+        agent=agent,
+        model=model,
+        command=command_line,
+        egress="learn" if egress == "learn" else "named",
+    )
     record = prepare(request, driver.services.operator, driver.services.person.id)
     return finish(driver, lambda: driver.start(record), record.id, as_json=as_json)

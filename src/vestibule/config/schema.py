@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from vestibule.core.labels import Confidentiality, Integrity, Label, LabelRule
 from vestibule.core.model import Bound, UpstreamUse, ViewRule
@@ -94,11 +95,47 @@ def _duration(value: Any) -> Any:
 Seconds = Annotated[int, BeforeValidator(_duration, json_schema_input_type=str)]
 
 
+PROGRAM = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
+
+
+class HostRule(_Strict):
+    """A `name:port` for some programs only, by file name."""
+
+    host: Endpoint
+    programs: Annotated[tuple[Annotated[str, Field(pattern=rf"^{PROGRAM}$")], ...], BeforeValidator(_tuple)] = Field(
+        min_length=1
+    )
+
+
+HostEntry = Annotated[
+    Annotated[Endpoint, Tag("")] | Annotated[HostRule, Tag("rule")],
+    Discriminator(lambda value: "rule" if isinstance(value, (dict, HostRule)) else ""),
+]
+
+
 class Network(_Strict):
     """Names the role may reach. A registry is named by ecosystem; its host is the operator's."""
 
-    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] = ()
+    hosts: Annotated[tuple[HostEntry, ...], BeforeValidator(_tuple)] = ()
     registries: Annotated[tuple[Registry, ...], BeforeValidator(_tuple)] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Network:
+        names = self.endpoints
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is named twice: write one entry, with all its programs")
+        return self
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Every `name:port`."""
+        return tuple(item if isinstance(item, str) else item.host for item in self.hosts)
+
+    @property
+    def programs(self) -> dict[str, tuple[str, ...]]:
+        """Programs of the entries that are for some only."""
+        return {item.host: item.programs for item in self.hosts if isinstance(item, HostRule)}
 
 
 class RoleBudget(_Strict):
@@ -523,14 +560,44 @@ class OperatorScope(_Strict):
         return (Bound(by="organisation", read=self.read, write=self.write),) if self.read or self.write else ()
 
 
+def _registry_place(value: str) -> str:
+    """`name:port` in its canonical form, or an http(s) URL without user, query or fragment."""
+    if "://" not in value:
+        return _endpoint(value)
+    found = re.fullmatch(r"(https?)://([^\s/?#@\\:]+)(:[0-9]{1,5})?(/[^\s?#\\]*)?", value)
+    if found is None:
+        raise ValueError(f"{value!r}: write name:port, or an http(s) URL without user, query or fragment")
+    _endpoint(f"{found[2]}{found[3] or ':443'}")
+    return value
+
+
+def _pin(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError(f"{value!r}: write address:port, for example 10.0.0.7:443 or [2001:db8::7]:443") from None
+    if not separator or not port.isdigit() or not 0 < int(port) < 65536 or (address.version == 6) != (host[:1] == "["):
+        raise ValueError(f"{value!r}: write address:port, for example 10.0.0.7:443 or [2001:db8::7]:443")
+    return value
+
+
+RegistryPlace = Annotated[str, BeforeValidator(lambda v: _registry_place(v) if isinstance(v, str) else v)]
+Pin = Annotated[str, BeforeValidator(lambda v: _pin(v) if isinstance(v, str) else v)]
+
+
 class OperatorNetwork(_Strict):
     """What roles may reach, and how. `hosts` absent: whatever they name."""
 
     hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] | None = None
     private: Annotated[tuple[Host, ...], BeforeValidator(_tuple)] = ()
     """Exactly these hosts may lead to inner addresses."""
-    registries: dict[Registry, Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)]] = {}
-    """Hosts of a registry, instead of what the client's own configuration says."""
+    registries: dict[Registry, Annotated[tuple[RegistryPlace, ...], BeforeValidator(_tuple)]] = {}
+    """Hosts of a registry, instead of what the client's own configuration says: `name:port`, or the index's URL."""
+    pins: dict[Endpoint, Pin] = {}
+    """Where a name and port lead, instead of a look-up: an address and a port."""
+    integrity: Annotated[Integrity, Field(strict=False)] = Integrity.MEMBER
+    """What comes in from any host counts as: who names a host in a role vouches for it, unless this says less."""
     clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.INTERNAL
     """How confidential what a run has read may be, for it to send anything out."""
     learn: bool = False

@@ -86,6 +86,7 @@ class Budget(Noun):
     nano_usd: int | None = None
     tokens: int | None = None
     minutes: int = 30
+    idle_minutes: int | None = None
 
 
 class ViewRule(Noun):
@@ -130,6 +131,8 @@ class Scope(Noun):
     tools: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    host_programs: dict[str, tuple[str, ...]] = {}
+    """Hosts that only these programs may reach, by file name."""
     registries: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
     max_files: int = 50
@@ -329,6 +332,8 @@ class WallsReport(Noun):
     backend: str = "local"
     tier: Literal["root", "user", "none"]
     walls: dict[str, Wall]
+    limits: dict[str, str] = {}
+    """What holds each ceiling: `memory`, `pids`, `cpu`, `io` and `workspace` → `cgroup2`, `cgroup1`, `rlimit`, …"""
     start_ms: float = 0.0
 
     def missing(self, minimum: tuple[str, ...]) -> tuple[str, ...]:

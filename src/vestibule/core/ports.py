@@ -74,6 +74,10 @@ class Limits(Noun):
     cpu_seconds: int | None = None
     file_bytes: int = 1 << 30
     open_files: int = 4096
+    cpu_percent: int | None = None
+    """Hundredths of a processor at a time, over all that run inside."""
+    io_bytes: int | None = None
+    """Bytes a second, read from and written to each disk that something writable lies on."""
 
 
 class Quota(Noun):
@@ -123,8 +127,29 @@ class SandboxResult(Noun):
     walls: WallsReport
 
 
+class KernelConnect(Noun):
+    """Connections that a kernel-side monitor saw a process of the sandbox make. `address` in plain notation.
+
+    `refused`: the kernel answered with an error, so nothing went anywhere. `program` is a path, "" where not known.
+    """
+
+    protocol: Literal["tcp", "udp"] = "tcp"
+    address: str
+    port: int
+    program: str = ""
+    count: int = 1
+    refused: bool = False
+
+
 RESOLVER = ("resolver/udp", "resolver/tcp")
 """Keys of `RunningSandbox.listeners` for DNS: a datagram socket and a listener on 127.0.0.1:53 inside."""
+
+
+class Activity(Noun):
+    """What a sandbox has done since its start: processor time of everything inside, bytes of output."""
+
+    cpu_seconds: float
+    output_bytes: int
 
 
 class RunningSandbox(Protocol):
@@ -150,8 +175,19 @@ class RunningSandbox(Protocol):
         """A client socket that was connected inside the namespace to that name's listener."""
         ...
 
+    def programs_of(self, client: tuple[str, int], server: tuple[str, int]) -> tuple[str, ...]:
+        """Paths, as seen inside, of the programs whose processes hold the client's end of a TCP connection.
+
+        Empty when that cannot be told. Reads the kernel's tables, so it takes its time: not for an event loop.
+        """
+        ...
+
     def probe_egress(self) -> dict[str, str]:
         """Tries to leave from inside: target → error name, or `connected` (a wall is down)."""
+        ...
+
+    def activity(self) -> Activity:
+        """Raises `DependencyDown("sandbox")` when it ended or does not answer."""
         ...
 
     def go(self) -> None: ...

@@ -16,11 +16,13 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
+from vestibule.boundary.network.report import EgressReport
 from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.errors import AgentFailed, DependencyDown, Refused
@@ -28,14 +30,14 @@ from vestibule.core.instructions import Instruction
 from vestibule.core.labels import Label
 from vestibule.core.labels import label_of_all as label_of_files
 from vestibule.core.model import WallsReport
-from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.ports import KernelConnect, Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.verdict import Ruling, Verdict
 from vestibule.core.view import View
 from vestibule.git import Git
 from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.admission import require_admitted
-from vestibule.pipeline.egress import egress_of, network_of
+from vestibule.pipeline.egress import egress_of, egress_report, network_of
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all, owners_of
@@ -67,6 +69,7 @@ class AttemptResult(Noun):
     dropped: tuple[tuple[str, str], ...]
     down: tuple[Refusal, ...]
     labels: Label
+    network: EgressReport | None
     sandbox_ms: float
     agent_ms: float
 
@@ -86,6 +89,8 @@ class Attempt:
         self.workspace = self.folder / "workspace"
         self.network = network_of(services, record, (CONTEXT_HOST, MODELS_HOST))
         self.egress: EgressGateway | None = None
+        self.kernel_connects: Callable[[], Iterable[KernelConnect]] | None = None
+        """What a monitor saw the sandbox's processes connect to; None where nobody looks."""
         self._flooded = threading.Event()
         self.crossing = services.crossing(record)
         self.crossing.audit = BoundedSink(self.crossing.audit, self._asked_too_much)
@@ -193,11 +198,11 @@ class Attempt:
         return SandboxSpec(
             run=self.record.id,
             argv=plan.argv,
-            env=plan.env,
+            env={**self.network.env, **plan.env},
             mounts=(*self._workspace_mounts(view, begun=False), *plan.mounts),
-            home_files=plan.home_files,
-            names=self.network.names,
-            endpoints=self.network.endpoints,
+            home_files={**self.network.home_files, **plan.home_files},
+            names=self.network.plan.names,
+            endpoints=self.network.plan.endpoints,
             resolver=True,
             limits=self._limits(self.record.budget.minutes * 60),
         )
@@ -250,7 +255,7 @@ class Attempt:
         self.live.start(context, source_of(self.services, self.record), self.workspace, view)
         host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
         host.serve("models", self._models_app(host, tokens), sandbox.listeners[MODELS_HOST])
-        self.egress = egress_of(self.services, self.record, self.network, self.crossing)
+        self.egress = egress_of(self.services, self.record, self.network, self.crossing, sandbox)
         host.run("network", self.egress.serve(dict(sandbox.listeners)))
 
     def _upstreams(self) -> Upstreams | None:
@@ -290,13 +295,13 @@ class Attempt:
     def _prove_guards(self, sandbox: RunningSandbox, token: str) -> None:
         from vestibule.pipeline.live_guards import prove
 
-        prove(self.services, self.record, sandbox, token)
+        prove(self.services, self.record, sandbox, token, self.network.plan)
 
     # --- during -------------------------------------------------------------------------------------------
 
     def _run_agent(self, sandbox: RunningSandbox, view: View) -> SandboxResult:
         walls = {name: wall.state for name, wall in sandbox.report.walls.items()}
-        for refused in self.network.denied:
+        for refused in self.network.plan.denied:
             self.services.say(f"{refused.fact}: {refused.reason}")
         record = self.record
         details = {
@@ -311,6 +316,8 @@ class Attempt:
         }
         labels = self.crossing.labels.current
         with self.services.recorded(record, "agent.start", record.agent.version, details, labels=labels) as found:
+            if self.egress is not None:
+                self.egress.begin()
             sandbox.go()
             result = sandbox.wait()
             found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
@@ -399,9 +406,16 @@ class Attempt:
             dropped=export.dropped,
             down=self._down(),
             labels=self.crossing.labels.current,
+            network=self._network_report(),
             sandbox_ms=sandbox_ms,
             agent_ms=round(result.wall_ms, 1),
         )
+
+    def _network_report(self) -> EgressReport | None:
+        if self.egress is None:
+            return None
+        seen = None if self.kernel_connects is None else self.kernel_connects()
+        return egress_report(self.services, self.record, self.egress, seen)
 
     def _down(self) -> tuple[Refusal, ...]:
         """Dependencies of the model gateway that were down when the agent asked."""

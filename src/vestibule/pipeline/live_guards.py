@@ -8,13 +8,14 @@ Probes are events with subject `probe`: they count neither as decisions nor as c
 from __future__ import annotations
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST
+from vestibule.boundary.network.rules import NetworkPlan
 from vestibule.core.errors import DependencyDown
-from vestibule.core.ports import RunningSandbox
+from vestibule.core.ports import RESOLVER, RunningSandbox
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
 
 
-def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token: str) -> None:
+def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token: str, network: NetworkPlan) -> None:
     """Ask each guard for what it must refuse.
 
     Raises:
@@ -23,6 +24,7 @@ def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token:
     from vestibule.boundary.changes.gateway import Changes
     from vestibule.boundary.context import canary as context
     from vestibule.boundary.models import canary as models
+    from vestibule.boundary.network import canary as egress
 
     with sandbox.connect(CONTEXT_HOST) as connection:
         if context.forbidden_call(connection, token) is None:
@@ -33,6 +35,14 @@ def prove(services: Services, record: RunRecord, sandbox: RunningSandbox, token:
     reached = sorted(target for target, error in sandbox.probe_egress().items() if error == "connected")
     if reached:
         raise _dead("network", f"reached {', '.join(reached)} from inside")
+    with sandbox.connect(RESOLVER[1]) as connection:
+        if not egress.refuses_name(connection):
+            raise _dead("network", "a name that is not the task's was not refused")
+    named = next((rule for rule in network.rules if rule.tls), None)
+    if named is not None:
+        with sandbox.connect(named.key) as connection:
+            if not egress.refuses_connection(connection):
+                raise _dead("network", f"a connection to {named.key} under another name was not refused")
     Changes().canary(services.crossing(record), services.actor(record, "probe"))
     services.note(record, "guards.live", "context, models, network, changes")
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from vestibule.agents.registry import ADAPTERS, adapter
 from vestibule.config.load import REPO_CONFIG_PATH, load_repo_config
@@ -42,6 +43,7 @@ class RunRequest(Noun):
     agent: str = ""
     model: str = ""
     command: tuple[str, ...] = ()
+    egress: Literal["named", "learn"] = "named"
 
 
 def prepare(
@@ -50,9 +52,13 @@ def prepare(
     """The run's first record, state `received`.
 
     Raises:
-        UsageError: exit 2, with what to do next.
+        UsageError: exit 2, with what to do next. Refused: it asks to learn, and the operator does not let it.
     """
     from vestibule.intake import parse_ticket, specify
+    from vestibule.pipeline.egress import may_learn
+
+    if request.egress == "learn":
+        may_learn(operator)
 
     environ = os.environ if environ is None else environ
     git = Git.open(request.repo)
@@ -101,6 +107,7 @@ def prepare(
         base_commit=base,
         scope=scope_of(role, config, operator),
         budget=budget_of(role, operator),
+        egress=request.egress,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
+from vestibule.boundary.network.report import EgressReport
 from vestibule.core import clock
 from vestibule.core.base import Noun
 from vestibule.core.errors import DependencyDown, UsageError
@@ -59,6 +60,8 @@ class RunRecord(Noun):
     base_commit: Sha
     scope: Scope
     budget: Budget
+    egress: Literal["named", "learn"] = "named"
+    """Which names the agent reaches: those that are listed, or also others, to learn what it would need."""
 
     spec: Spec | None = None
     round: int = 1
@@ -93,6 +96,8 @@ class RunRecord(Noun):
     """What the run had read when its last attempt ended; None before. The next round starts with it."""
     down: tuple[Refusal, ...] = ()
     """Refusals of dependencies that the agent met in its last attempt: why there may be no change."""
+    network: EgressReport | None = None
+    """What the last attempt did at the network crossing."""
     walls: WallsReport | None = None
     timings: Timings = Timings()
 

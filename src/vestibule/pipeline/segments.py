@@ -29,6 +29,7 @@ from vestibule.core.model import Finding, GateBinding, State
 from vestibule.core.ports import Forge, MergeView
 from vestibule.core.verdict import Ruling
 from vestibule.pipeline.admission import admit
+from vestibule.pipeline.egress import egress_findings
 from vestibule.pipeline.engine import Segment, Steps
 from vestibule.pipeline.questions import apply_grants, granted, pending, unheard
 from vestibule.pipeline.record import RunRecord
@@ -120,6 +121,7 @@ class Segments:
             dropped=done.dropped,
             labels=done.labels,
             down=done.down,
+            network=done.network,
             timings=record.timings.model_copy(update={"sandbox": done.sandbox_ms, "agent": done.agent_ms}),
         )
 
@@ -158,7 +160,7 @@ class Segments:
             walls_stood=stood,
             gate_configured=True,
             secrets=known_secrets(self.services, record),
-            more=(*applied.findings, *not_run(config.scanners), *_about_exit(record)),
+            more=(*applied.findings, *not_run(config.scanners), *_about_exit(record), *egress_findings(record)),
         )
         verdict = proposal.verdict
         denied = verdict.ruling is Ruling.DENY

@@ -39,6 +39,12 @@ def _resource(request: PolicyInput) -> str:
     return _text(request.resource.get("id"))
 
 
+def _program(request: PolicyInput) -> str:
+    allowed = ", ".join(_texts(request.resource.get("programs"))) or "nobody"
+    asked = _text(request.resource.get("program")).rsplit("/", 1)[-1] or "a program that could not be told"
+    return f"{_resource(request)}: allowed for {allowed}, asked by {asked}"
+
+
 def _with_globs(kind: str) -> Fact:
     def fact(request: PolicyInput) -> str:
         globs = _texts(request.task.get(kind))
@@ -323,7 +329,7 @@ ENTRIES: dict[str, Entry] = {
         "This program may not reach this host; others of the task may.",
         "Use the program that the role names for it.",
         "Add the program to the rule of the role's `network.hosts`.",
-        _resource,
+        _program,
     ),
     "network.name": Entry(
         "This is no host name.",
@@ -359,6 +365,12 @@ ENTRIES: dict[str, Entry] = {
         "What may be sent to or received from this name in one run is used up.",
         "Do without further transfers to it.",
         "Raise `sent_mb` or `received_mb` of the operator's `network` if that much is meant.",
+        _resource,
+    ),
+    "network.ceiling": Entry(
+        "The organisation does not let a role reach this host.",
+        "Work without it: use what the workspace and the installed tools hold.",
+        "Add it to the operator's `network.hosts`, if the organisation means to allow it.",
         _resource,
     ),
     "network.learn": Entry(

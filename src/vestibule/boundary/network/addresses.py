@@ -3,7 +3,9 @@
 Rules this module keeps:
 1. A name of the outside never leads back inside: loopback, private, link-local (and so metadata services), multicast,
    reserved and unspecified addresses are refused, in IPv4, in IPv6, and where IPv6 carries an IPv4 address.
-2. Every address of a name is judged; those that pass are dialled as they were judged, never looked up again.
+2. A host that the operator lists as an inner one may lead to loopback and private addresses; to link-local ones, and
+   to services that give credentials, it does not lead either.
+3. Every address of a name is judged; those that pass are dialled as they were judged, never looked up again.
 
 Sources: RFC 6890 registries as `ipaddress` has them, RFC 4291 §2.5.5 (mapped), RFC 6052 (64:ff9b::/96), RFC 3056
 (6to4), RFC 4380 (Teredo).
@@ -12,7 +14,7 @@ Sources: RFC 6890 registries as `ipaddress` has them, RFC 4291 §2.5.5 (mapped),
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _METADATA = frozenset(
@@ -25,15 +27,34 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 def reaches_outside(text: str) -> bool:
     """Whether an address, in plain notation, is a global unicast one and carries no other."""
+    return _all(text, _plainly_global)
+
+
+def reaches_inner(text: str) -> bool:
+    """Whether it is an ordinary unicast address, global or not."""
+    return _all(text, _ordinary)
+
+
+def _all(text: str, judge: Callable[[Address], bool]) -> bool:
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(_plainly_global(item) for item in _carried(address))
+    return all(judge(item) for item in _carried(address))
 
 
 def _plainly_global(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and address not in _METADATA
+
+
+def _ordinary(address: Address) -> bool:
+    return (
+        address not in _METADATA
+        and not address.is_link_local
+        and not address.is_multicast
+        and not address.is_unspecified
+        and (not address.is_reserved or address.is_loopback)
+    )
 
 
 def _carried(address: Address) -> Iterable[Address]:
@@ -51,4 +72,4 @@ def _carried(address: Address) -> Iterable[Address]:
 
 def choose(addresses: Iterable[str], *, private: bool) -> tuple[str, ...]:
     """Those that may be dialled, in order. `private`: the operator lists exactly this host as an inner one."""
-    return tuple(item for item in addresses if private or reaches_outside(item))
+    return tuple(item for item in addresses if reaches_outside(item) or (private and reaches_inner(item)))

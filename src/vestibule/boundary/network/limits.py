@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class NetworkLimits:
     """Ceilings. Bytes are counted per name and port over the whole run."""
 
-    connections: int = 256
-    """At once, over all names."""
+    connections: int = 128
+    """At once, over all names; DNS over TCP counts too. Each holds six descriptors at most."""
     hello_seconds: float = 10.0
     """For the ClientHello, from the accept."""
     dial_seconds: float = 15.0
@@ -24,3 +24,7 @@ class NetworkLimits:
     """Unknown names that are recorded one by one; further ones are counted."""
     queries: int = 100_000
     """DNS queries that are answered; further ones are dropped."""
+    learned: int = 40
+    """Names that learning lets in; each has one listener per port of `LEARN_PORTS`."""
+    rows: int = 2_000
+    """Different rows of the report (name, program, verdict, reason); further ones are one row."""

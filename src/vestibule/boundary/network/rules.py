@@ -10,6 +10,7 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,6 +23,15 @@ PORT = 80
 TLS_PORTS = frozenset({443, 8443, 9443, 4443, 853, 993, 995, 465, 636})
 """Ports on which a connection has to begin with a ClientHello that names the host."""
 
+WRITABLE = ("/workspace", "/tmp", "/home/agent", "/dev/shm", "/proc", "/var/tmp")  # noqa: S108 - places inside
+"""Where a sandbox's program can put files: nothing there is a program that a rule names."""
+
+LEARN_PORTS = (443, 80, 22, 8443, 8080)
+"""Ports on which a learned name has a listener; the port is not known before the connection comes."""
+
+_SPECIAL = frozenset({"arpa", "internal", "invalid", "local", "localhost", "onion", "test"})
+"""Top-level names that no resolver of the outside answers (RFC 6761, RFC 6762, RFC 7686), and our own."""
+
 
 class Rule(Noun):
     """A name and port that this task may reach. `programs`: only these (by file name); empty: any."""
@@ -30,7 +40,7 @@ class Rule(Noun):
     port: int
     programs: tuple[str, ...] = ()
     because: str = "hosts"
-    """`hosts`, or the registry it belongs to."""
+    """`hosts`, the registry it belongs to, or `learned`."""
 
     @property
     def key(self) -> str:
@@ -141,6 +151,16 @@ def connect(endpoint: str, known: NetworkPlan) -> str | Refusal:
     return name
 
 
+def learnable(name: str) -> str | None:
+    """The canonical form of a name that learning may let in; None for what is no name of the outside."""
+    try:
+        canonical = canonical_host(name)
+    except NameRefused:
+        return None
+    labels = canonical.split(".")
+    return canonical if len(labels) > 1 and labels[-1] not in _SPECIAL else None
+
+
 def resolve_facts(name: str, known: NetworkPlan) -> dict[str, Any]:
     """The facts of `network.resolve`."""
     found = resolve(name, known)
@@ -157,16 +177,28 @@ def name_rule(rule: Rule, hello: str | NotAHello | None) -> str:
     return "" if hello == rule.host else "network.sni"
 
 
-def program_rule(rule: Rule, program: str) -> str:
-    """What is wrong with who asks: `program` is the path of its file, "" when that is not known."""
-    return "" if not rule.programs or program.rsplit("/", 1)[-1] in rule.programs else "network.program"
+def program_rule(rule: Rule, programs: Iterable[str]) -> str:
+    """What is wrong with who asks: `programs` are the paths of all that hold the connection, none when not known."""
+    if not rule.programs:
+        return ""
+    held = tuple(programs)
+    return "" if held and all(_is_program(path, rule.programs) for path in held) else "network.program"
+
+
+def _is_program(path: str, named: Iterable[str]) -> bool:
+    """Whether a path is one of these programs: of that name (a version may follow, or `-` and a helper's name), and
+    where the agent cannot write, so that a copy under another's name is not it."""
+    if not path.startswith("/") or any(path.startswith(f"{place}/") for place in WRITABLE):
+        return False
+    file = path.rsplit("/", 1)[-1].removesuffix(" (deleted)")
+    return any(re.fullmatch(rf"{re.escape(name)}[0-9.]*(-[A-Za-z0-9._-]+)?", file) for name in named)
 
 
 def connect_facts(
     rule: Rule | None,
     *,
     hello: str | NotAHello | None,
-    program: str,
+    programs: Iterable[str],
     address: str,
     budget: str,
     cleared: bool,
@@ -177,7 +209,7 @@ def connect_facts(
     known = rule is not None
     return {
         "listed": known,
-        "program_rule": program_rule(rule, program) if rule else "",
+        "program_rule": program_rule(rule, programs) if rule else "",
         "name_rule": name_rule(rule, hello) if rule else "",
         "address_rule": address,
         "budget_rule": budget,

@@ -13,7 +13,7 @@ from typing import Any
 
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import WallsReport
-from vestibule.core.ports import SandboxResult, SandboxSpec
+from vestibule.core.ports import Activity, SandboxResult, SandboxSpec
 from vestibule.sandbox.local import wire
 from vestibule.sandbox.local.capture import Streams
 from vestibule.sandbox.local.reap import end as end_recorded
@@ -121,6 +121,11 @@ class Running:
         _, fds = self._ask({"op": "connect", "name": name})
         return socket.socket(fileno=fds[0])
 
+    def programs_of(self, client: tuple[str, int], server: tuple[str, int]) -> tuple[str, ...]:
+        from vestibule.sandbox.local import whose
+
+        return whose.programs_of(int(self.ready["inside"]), client, server)
+
     def listen(self, address: str, port: int) -> socket.socket:
         _, fds = self._ask({"op": "listen", "address": address, "port": port})
         return socket.socket(fileno=fds[0])
@@ -128,6 +133,10 @@ class Running:
     def probe_egress(self) -> dict[str, str]:
         message, _ = self._ask({"op": "probe"})
         return {str(key): str(value) for key, value in message["reply"].items()}
+
+    def activity(self) -> Activity:
+        message, _ = self._ask({"op": "cpu"})
+        return Activity(cpu_seconds=message["reply"]["seconds"], output_bytes=self._streams.seen)
 
     def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         with self._asking:

@@ -82,11 +82,25 @@ def test_the_handshake_names_exactly_the_host(hello: str | NotAHello | None, rul
 
 
 @pytest.mark.parametrize(
-    ("program", "rule"), [("/usr/bin/git", ""), ("/usr/bin/node", "network.program"), ("", "network.program")]
+    ("programs", "rule"),
+    [
+        (("/usr/bin/git",), ""),
+        (("/usr/lib/git-core/git-remote-https", "/usr/bin/git"), ""),
+        (("/usr/bin/git2.39",), ""),
+        (("/usr/bin/node",), "network.program"),
+        (("/usr/bin/git", "/usr/bin/node"), "network.program"),
+        (("/usr/bin/digit",), "network.program"),
+        (("/usr/bin/gitx",), "network.program"),
+        (("/workspace/git",), "network.program"),
+        (("/tmp/bin/git",), "network.program"),
+        (("/home/agent/.local/bin/git",), "network.program"),
+        (("git",), "network.program"),
+        ((), "network.program"),
+    ],
 )
-def test_a_rule_for_a_program_is_for_no_other(program: str, rule: str) -> None:
-    assert program_rule(RULE, program) == rule
-    assert program_rule(RULE.model_copy(update={"programs": ()}), program) == ""
+def test_a_rule_for_a_program_is_for_no_other(programs: tuple[str, ...], rule: str) -> None:
+    assert program_rule(RULE, programs) == rule
+    assert program_rule(RULE.model_copy(update={"programs": ()}), programs) == ""
 
 
 def test_a_gateway_named_twice_is_one() -> None:
