@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vestibule.core.control_files import control_file, protected_path
-from vestibule.core.text import globs
+from vestibule.core.text import globs, sanitize
 from vestibule.core.text.globs import ImpossibleGlob, check_glob, first_match, is_whole_folder, literal_prefix, matches
 from vestibule.core.text.names import NameRefused, canonical_endpoint, canonical_host
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
@@ -284,7 +285,31 @@ def test_ordinary_text_is_shown_as_it_is(text: str) -> None:
         ("\ue000", ["control"]),
         ("\u2028", ["control"]),
         ("\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", []),
+        ("\U0001f3f4\U000e0072\U000e0075\U000e006e\U000e007f", ["tag"] * 4),
     ],
 )
 def test_hidden_characters_by_kind(text: str, kinds: list[str]) -> None:
     assert [item.kind for item in find_hidden(text)] == kinds
+
+
+def test_a_text_of_many_flags_is_looked_through_once() -> None:
+    flag = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    begin = time.process_time()
+    assert find_hidden(flag * 20_000) == []
+    assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize("text", ["a\u200b" * 200_000, "\r\n" * 400_000, "é" * 400_000, "\r" * 100_000])
+def test_one_line_looks_at_what_it_shows_and_no_further(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(part: str) -> str:
+        seen.append(len(part))
+        return show_hidden(part)
+
+    monkeypatch.setattr(sanitize, "show_hidden", noted)
+    line = one_line(text, 100)
+    assert len(line) == 100
+    whole = show_hidden(text[:5000].replace("\r\n", "\n")).replace("\n", "⏎")
+    assert line == f"{whole[:99]}…"
+    assert max(seen) <= 300

@@ -282,7 +282,8 @@ def _run_command(given: dict[str, Any], rights: Rights) -> Call:
 def _request_trick(given: dict[str, Any], rights: Rights) -> Call | None:
     """The refusal of a request that names a path without a normal form; None when all have one."""
     asked = given.get("paths")
-    for text in asked if isinstance(asked, list) else ():
+    most = catalogue.TOOLS["request_scope"].schema["properties"]["paths"]["maxItems"]  # more are refused unread
+    for text in asked[:most] if isinstance(asked, list) else ():
         try:
             _asked_path(text)
         except PathRefused as error:

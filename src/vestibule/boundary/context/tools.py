@@ -11,6 +11,7 @@ Rules this module keeps:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +22,10 @@ from vestibule.boundary.context.file_errors import NotDone
 from vestibule.boundary.context.limits import ContextLimits
 from vestibule.boundary.context.rights import Rights
 from vestibule.boundary.context.rules import Ask, Call
-from vestibule.boundary.context.search import ripgrep, search
+from vestibule.boundary.context.search import Wanted, ripgrep, search
 from vestibule.boundary.context.texts import Texts, is_binary
 from vestibule.boundary.context.tree import Item, Tree
-from vestibule.boundary.context.wire.filters import BadFilter, Filter, parse_filter
+from vestibule.boundary.context.wire.filters import BadFilter, parse_filter
 from vestibule.boundary.context.wire.patch import DoesNotApply
 from vestibule.boundary.context.workspace import Change, Entry, Workspace
 from vestibule.core.errors import DependencyDown, Refused
@@ -169,12 +170,12 @@ class Toolbox:
     def _entries(self, call: Call) -> Iterator[Entry | Item]:
         """Readable files and links at or below the call's path, through its glob."""
         path = call.arguments.get("path", "")
-        wanted = _filter(call)
+        wanted = _filter(call, self.limits.search_seconds)
         at = self.workspace.entry(path) if path else None
         if at is not None and not self.rights.readable(path):
             return
         for item in [at] if at is not None else self.tree.items(path):
-            if wanted is None or wanted.matches(item.path):
+            if wanted is None or wanted(item.path):
                 yield item
 
     def _list_files(self, call: Call) -> Answer:
@@ -230,12 +231,12 @@ class Toolbox:
         return Answer((part, " ".join(notes)) if notes else (part,), details={"bytes": len(part.encode())})
 
     def _search_files(self, call: Call) -> Answer:
-        wanted = _filter(call)
+        wanted = _filter(call, self.limits.search_seconds)
         found = search(
             self.texts,
             call.arguments["query"],
             folder=call.arguments.get("path", ""),
-            wanted=wanted.matches if wanted is not None else None,
+            wanted=wanted,
             regex=call.arguments.get("regex", False),
             limits=self.limits,
             program=ripgrep(),
@@ -318,13 +319,22 @@ def _failed(code: str, sentence: str) -> Answer:
     return Answer((sentence,), ok=False, details={"error": code})
 
 
-def _filter(call: Call) -> Filter | None:
+def _filter(call: Call, seconds: float) -> Wanted | None:
+    """Which paths the call's glob lets through. For many long names even a linear filter may take long: it ends."""
     if "glob" not in call.arguments:
         return None
     try:
-        return parse_filter(call.arguments["glob"])
+        found = parse_filter(call.arguments["glob"])
     except BadFilter as error:
         raise NotDone("glob", str(error)) from None
+    end = time.monotonic() + seconds
+
+    def wanted(path: str) -> bool:
+        if time.monotonic() > end:
+            raise NotDone("too_slow", "The glob took too long on so many names; use a simpler one, or a path.")
+        return found.matches(path)
+
+    return wanted
 
 
 def _part(lines: list[str], first: int, last: int, limit: int) -> tuple[str, int, bool]:

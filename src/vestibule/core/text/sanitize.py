@@ -17,7 +17,9 @@ BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 _MARKS = frozenset("\u200e\u200f\u061c")
 _JOINERS = frozenset("\u200c\u200d")
 _BLANKS = frozenset("\u115f\u1160\u3164\uffa0\u2800\u034f\u17b4\u17b5")
-_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{2,6}\U000e007f")
+_NATIONS = ("".join(chr(0xE0000 + ord(char)) for char in name) for name in ("gbeng", "gbsct", "gbwls"))
+_FLAG = re.compile(f"\U0001f3f4(?:{'|'.join(_NATIONS)})\U000e007f")
+"""The flags that are there: any other sequence is drawn as a plain black flag, and could carry words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,11 @@ def find_hidden(text: str) -> list[Hidden]:
     """Every character that hides from a reader, in order. Kinds: bidi, tag, zero-width, variation, control, blank."""
     if text.isascii() and not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)", text):
         return []
-    flags = [match.span() for match in _FLAG.finditer(text)]
+    flags = {offset for match in _FLAG.finditer(text) for offset in range(match.start() + 1, match.end())}
     found: list[Hidden] = []
     for offset, char in enumerate(text):
         kind = _kind(text, offset, char)
-        if kind and not (kind == "tag" and any(a < offset < b for a, b in flags)):
+        if kind and not (kind == "tag" and offset in flags):
             found.append(Hidden(offset, char, kind))
     return found
 
@@ -113,5 +115,7 @@ def show_hidden(text: str) -> str:
 
 def one_line(text: str, limit: int = 200) -> str:
     """One visible line for logs, terminals and tables; cut with `…` beyond `limit` characters."""
+    # Two characters become one at most, so what comes later is not shown; the text may be megabytes.
+    text = text[: 2 * limit + 64]
     shown = show_hidden(text.replace("\r\n", "\n")).replace("\n", "⏎").replace("\t", " ").replace("\r", "⟦U+000D⟧")
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

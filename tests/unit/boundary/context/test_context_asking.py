@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from context_fake import TOOLS, Endpoint, make_endpoint, make_task, make_view
 
+from vestibule.boundary.context import rules
 from vestibule.core.canonical import digest
 from vestibule.core.errors import Refused
 from vestibule.core.labels import Label
@@ -315,3 +316,19 @@ def test_calls_under_way_end_under_the_scope_they_were_decided_by(asking: Endpoi
     assert before.rights.readable("secret/key.txt") is False
     assert asking.app._toolbox.rights.readable("secret/key.txt") is True
     assert asking.app._crossing.task["read"][-1] == "secret/**"
+
+
+def test_of_a_list_of_paths_no_more_are_read_than_may_be_asked_for(
+    asking: Endpoint, questions: FakeQuestions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(text: str) -> str:
+        read.append(text)
+        return text
+
+    monkeypatch.setattr(rules, "_asked_path", noted)
+    answer = asking.call("request_scope", paths=[f"{{a,b}}{number}" for number in range(5000)], why="All of it.")
+    assert answer.failed
+    assert len(read) <= 32
+    assert questions.rows == {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from context_fake import Endpoint, make_endpoint
 
+from vestibule.boundary.context import tools
 from vestibule.boundary.context.catalogue import TOOLS
 from vestibule.boundary.context.limits import ContextLimits
 from vestibule.core.model import Finding, Place
@@ -298,3 +301,15 @@ def test_schemas_are_json_schemas_and_say_what_the_check_says() -> None:
     for tool in TOOLS.values():
         jsonschema.Draft202012Validator.check_schema(tool.schema)
         assert set(tool.schema["required"]) <= set(tool.schema["properties"])
+
+
+@pytest.mark.parametrize("tool", ["list_files", "search_files"])
+def test_a_glob_that_takes_long_on_many_names_ends(
+    endpoint: Endpoint, tool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count(step=100.0)
+    monkeypatch.setattr(tools, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    more = {"query": "x"} if tool == "search_files" else {}
+    answer = endpoint.call(tool, glob="*a*a*a*b", **more)
+    assert answer.failed
+    assert "took too long" in answer.text

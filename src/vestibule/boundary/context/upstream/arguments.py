@@ -8,6 +8,8 @@ Rules this module keeps:
 3. A rule for an argument covers each item of a list, and refuses what is neither a scalar nor a list of scalars.
 4. No pattern is tried that could take long (CWE-1333), the operator's or the schema's; no reference leaves the schema.
 5. What cannot be checked is refused.
+6. A whole number has one form, however it was written: `1e3` and `1000.0` are judged, and sent, as `1000`. Policy sees
+   other fractions as texts.
 
 Source: JSON Schema 2020-12; MCP 2026-07-28, "Tools" (inputSchema).
 """
@@ -29,6 +31,9 @@ MAX_ARGUMENT_BYTES = 64 << 10
 """Of all arguments of one call, as JSON."""
 MAX_PATTERNED = 1024
 """Characters of a text that a schema's pattern is tried on."""
+
+_EXACT = 1 << 53
+"""Up to here a float is one whole number (RFC 8259 section 6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ def check(given: Mapping[str, Any], schema: Mapping[str, Any], rule: ToolRule | 
     try:
         if len(_json(arguments)) > MAX_ARGUMENT_BYTES:
             raise _Misfit("size")
+        arguments = _whole(arguments)
         named = schema.get("properties", {})
         for name in arguments:
             if (not isinstance(named, dict) or name not in named) and not (rule and rule.extra_arguments):
@@ -75,6 +81,14 @@ def _json(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise _Misfit("type") from None
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _EXACT else value
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def _fitted(value: Any, rule: ArgumentRule) -> Any:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -70,9 +70,10 @@ def show(
             notes.append("The call failed; what the server says of it is not shown through this tool's view.")
         else:
             parts = [_viewed(part, view) for part in parts]
-    clean = [show_hidden(redact(part, key)) for part in parts]
-    received = sum(len(part.encode("utf-8", "replace")) for part in clean)
-    kept, cut = _fitting(clean, limit)
+    parts = [redact(part, key) for part in parts]
+    received = sum(len(part.encode("utf-8", "replace")) for part in parts)
+    # A character is a byte at least: what is written out is bounded by what can be shown, not by what came.
+    kept, cut = _fitting((show_hidden(part[: limit + 1]) for part in parts), limit)
     if dropped:
         notes.append(f"{dropped} parts that are no text were left out.")
     if cut:
@@ -171,7 +172,7 @@ def _forms(key: str) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
-def _fitting(parts: list[str], limit: int) -> tuple[list[str], bool]:
+def _fitting(parts: Iterable[str], limit: int) -> tuple[list[str], bool]:
     kept: list[str] = []
     for part in parts:
         data = part.encode("utf-8", "replace")

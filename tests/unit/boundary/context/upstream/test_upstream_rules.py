@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.upstream_fake import pinned, tool
 
-from vestibule.boundary.context.upstream import names, pins
+from vestibule.boundary.context.upstream import names, pins, results
 from vestibule.boundary.context.upstream.arguments import MAX_ARGUMENT_BYTES, check
 from vestibule.boundary.context.upstream.breaker import MAX_PAUSE, Breaker
 from vestibule.boundary.context.upstream.cache import MAX_ENTRIES, AnswerCache
+from vestibule.boundary.context.upstream.results import show
+from vestibule.boundary.context.upstream.wire import Response
 from vestibule.config.schema import ArgumentRule, ToolRule
 from vestibule.core.errors import DependencyDown
+from vestibule.core.text.sanitize import show_hidden
 
 SCHEMA = {
     "type": "object",
@@ -102,6 +105,13 @@ def test_a_text_is_judged_by_values_pattern_and_length(
 )
 def test_a_number_is_judged_by_its_range(count: Any, wanted: str) -> None:
     assert verdict({"count": count}, rule(count=ArgumentRule(min=1, max=100))) == wanted
+
+
+def test_a_whole_number_has_one_form_and_that_is_sent() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "more": {}}}
+    found = check({"n": 1000.0, "more": [{"x": 1e3}, 0.5, -0.0, 1e300, True]}, schema, None)
+    assert found.rule == ""
+    assert repr(found.arguments) == "{'n': 1000, 'more': [{'x': 1000}, 0.5, 0, 1e+300, True]}"
 
 
 def test_true_is_not_the_number_one() -> None:
@@ -339,3 +349,19 @@ def test_the_names_in_a_pin_file_are_the_tools_own(tmp_path: Path) -> None:
     path.write_text(json.dumps(found))
     with pytest.raises(DependencyDown):
         folder.read("docs")
+
+
+def test_what_cannot_be_shown_of_a_result_is_not_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(part: str) -> str:
+        seen.append(len(part))
+        return show_hidden(part)
+
+    monkeypatch.setattr(results, "show_hidden", noted)
+    hidden = "\u200b" * 500_000
+    answer = Response(1, {"content": [{"type": "text", "text": "ab"}, {"type": "text", "text": hidden}]})
+    shown = show(answer, server="s", tool="t", limit=100)
+    assert shown.cut
+    assert max(seen) <= 101
+    assert shown.received == 2 + 3 * len(hidden)
