@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, time
 from typing import Any, Literal
 
-from vestibule.core.projection.base import MAX_NODES, CannotProject, Tree, check_size, text_of
+from vestibule.core.projection.base import MAX_DEPTH, MAX_NODES, CannotProject, Tree, check_size, text_of
 
 Kind = Literal["json", "jsonl", "yaml", "toml", "ini", "env", "csv", "tsv", "dicom", "text"]
 
@@ -280,11 +280,32 @@ def _write_yaml(tree: Tree, _: bytes) -> str:
     return yaml_tree.write(tree)
 
 
+_TOKEN = re.compile(
+    r"""[\w-]+|"(?:[^"\\]|\\.)*+"?|'[^']*+'?|[ \t]+|(?P<dot>\.)|(?P<other>.)""",
+)
+
+
+def _read_toml(text: str) -> Tree:
+    # The reader's time grows with the square of a dotted key's parts; no key this deep could be shown anyway.
+    if any(_deep(line) for line in text.split("\n") if line.count(".") > MAX_DEPTH):
+        raise CannotProject("The file is nested too deeply.")
+    return tomllib.loads(text)
+
+
+def _deep(line: str) -> bool:
+    parts = 0
+    for token in _TOKEN.finditer(line):
+        parts = parts + 1 if token["dot"] else 0 if token["other"] else parts
+        if parts > MAX_DEPTH:
+            return True
+    return False
+
+
 _PARSERS: dict[Kind, Callable[[str], Tree]] = {
     "json": _json,
     "jsonl": _json_lines,
     "yaml": _yaml,
-    "toml": tomllib.loads,
+    "toml": _read_toml,
     "ini": _ini,
     "env": _env,
     "csv": _table("csv"),

@@ -114,11 +114,13 @@ def _key(key: str, kinds: tuple[str, ...]) -> tuple[str, str | None]:
 def _redact(tree: Tree, kinds: tuple[str, ...], named: str | None) -> Tree:
     if isinstance(tree, dict):
         found: dict[str, Tree] = {}
+        numbers: dict[str, int] = {}  # where to go on: many keys may have one placeholder
         for key, value in tree.items():
             plain, own = _key(key, kinds)
-            shown, number = plain, 2
+            shown, number = plain, numbers.get(plain, 2)
             while shown in found:
                 shown, number = f"{plain} {number}", number + 1
+            numbers[plain] = number
             found[shown] = _redact(value, kinds, own or named)
         return found
     if isinstance(tree, list):
