@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vestibule.core.errors import ConfigError, DependencyDown, UsageError
-from vestibule.core.ports import RESOLVER, Limits, SandboxSpec
+from vestibule.core.ports import RESOLVER, SandboxSpec
 from vestibule.core.text.names import NameRefused, canonical_host, inside_address
 from vestibule.sandbox.local import argv, etc, limits, seccomp, tools
 
@@ -79,7 +79,7 @@ def draw(
         "machine": machine,
         "addresses": {name: addresses[canonical_host(name)] for name in spec.names},
         "sockets": _sockets(spec, addresses),
-        "ceilings": _ceilings(spec.limits)._asdict(),
+        "ceilings": _ceilings(spec)._asdict(),
         "wall_seconds": spec.limits.wall_seconds,
         "disk": next((str(mount.source) for mount in spec.mounts if mount.write), None),
         "quota": spec.quota.model_dump(mode="json") if spec.quota else None,
@@ -193,11 +193,18 @@ def _check_texts(spec: SandboxSpec) -> None:
         raise UsageError("A variable's name is not empty and contains no '='.")
 
 
-def _ceilings(given: Limits) -> limits.Ceilings:
+def _ceilings(spec: SandboxSpec) -> limits.Ceilings:
+    given = spec.limits
+    written = {str(mount.source) for mount in spec.mounts if mount.write}
+    if spec.quota is not None:
+        written.add(str(spec.quota.folder.parent))  # where its image lies
     return limits.Ceilings(
         memory_bytes=given.memory_bytes,
         pids=given.pids,
         cpu_seconds=given.cpu_seconds,
         file_bytes=given.file_bytes,
         open_files=given.open_files,
+        cpu_percent=given.cpu_percent,
+        io_bytes=given.io_bytes,
+        disks=tuple(sorted(written)),
     )

@@ -28,6 +28,7 @@ class Capture:
         self._limit = limit
         self._chunks: list[bytes] = []
         self._size = 0
+        self.seen = 0
         self.truncated = False
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         self._dead = os.eventfd(0, os.EFD_CLOEXEC)
@@ -65,6 +66,7 @@ class Capture:
                     return
                 if self._dead in ready:
                     left -= len(chunk)
+                self.seen += len(chunk)
                 room = self._limit - self._size
                 if len(chunk) > room:
                     self.truncated = True
@@ -152,6 +154,11 @@ class Streams:
             return -1 if fd is None else fd
         self._relays.append(Relay(fd, inward=False))
         return self._relays[-1].fd
+
+    @property
+    def seen(self) -> int:
+        """Bytes of output that came so far, as far as it is captured; thrown away or not."""
+        return sum(item.seen for item in (self.out, self.err) if item)
 
     def handed_over(self) -> None:
         """The keeper has its copies."""

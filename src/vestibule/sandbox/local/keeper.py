@@ -127,6 +127,9 @@ class Keeper:
             "memory": self.group.memory,
             "pids": self.group.pids,
             "mechanism": self.group.mechanism,
+            "cpu": self.group.cpu,
+            "io": self.group.io,
+            "workspace": quota.mechanism(self.config["quota"]),
             "landlock": landlock.abi() if self.config["landlock"] else 0,
             **self._entry(),
             "inside": self.inside,
@@ -245,9 +248,16 @@ class Keeper:
                 self._hand_out(lambda: self._connected(str(message.get("name"))))
             case "listen":
                 self._hand_out(lambda: listeners.listen(str(message["address"]), int(message["port"])))
+            case "cpu":
+                wire.send(self.control, {"reply": {"seconds": self._cpu_seconds()}})
             case "probe":
                 wire.send(self.control, {"reply": listeners.probe_egress()})
         return True
+
+    def _cpu_seconds(self) -> float:
+        """Processor time used inside; where no group counts it, of the processes that live."""
+        counted = self.group.cpu_seconds()
+        return limits.cpu_seconds_below(self.bwrap) if counted is None else counted
 
     def _connected(self, name: str) -> socket.socket:
         """A client socket from inside to a listener of ours."""

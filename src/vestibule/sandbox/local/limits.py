@@ -20,20 +20,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-_V1 = ("memory", "pids", "cpu")
-_WANTED = ("memory", "pids", "cpu")
+_V1 = ("memory", "pids", "cpu", "blkio")
+_WANTED = ("memory", "pids", "cpu", "io")
+_PERIOD = 100_000
+"""Microseconds over which a share of processors is counted."""
 _PREFIX = "vestibule-"
 _NAME = re.compile(r"vestibule-[0-9a-z-]{1,80}\Z")
 
 
 class Ceilings(NamedTuple):
-    """What is limited: bytes, processes and threads, seconds, bytes of one file, descriptors."""
+    """What is limited: bytes, processes and threads, seconds, bytes of one file, descriptors, hundredths of a
+    processor at a time, and bytes a second that are read from and written to the disks of the folders `disks`."""
 
     memory_bytes: int
     pids: int
     cpu_seconds: int | None
     file_bytes: int
     open_files: int
+    cpu_percent: int | None = None
+    io_bytes: int | None = None
+    disks: tuple[str, ...] = ()
 
 
 class Place(NamedTuple):
@@ -112,6 +118,8 @@ class Group:
         self.folders: list[Path] = []
         self.memory = "none"
         self.pids = "none"
+        self.cpu = "none"
+        self.io = "none"
         self.kill_file: Path | None = None
         self._held: dict[str, Path] = {}
         self._v2: Path | None = None
@@ -163,10 +171,10 @@ class Group:
                 _write(folder / "memory.memsw.limit_in_bytes", str(ceilings.memory_bytes))
             elif controller == "pids":
                 self.pids = kind if _write(folder / "pids.max", str(ceilings.pids)) else "none"
-            elif kind == "cgroup2":
-                _write(folder / "cpu.weight", "50")
+            elif controller == "cpu":
+                self.cpu = _limit_cpu(folder, kind, ceilings.cpu_percent)
             else:
-                _write(folder / "cpu.shares", "512")
+                self.io = _limit_io(folder, kind, ceilings)
 
     def enter(self) -> None:
         """Move the calling process in (it must be single-threaded). Raises OSError when a group refuses."""
@@ -208,7 +216,17 @@ class Group:
     def give_up(self) -> None:
         """No process could be moved in: nothing here holds anything."""
         self._held.clear()
-        self.memory = self.pids = "none"
+        self.memory = self.pids = self.cpu = self.io = "none"
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of everything that is or was inside; None when no group counts it."""
+        for folder in self.folders:
+            for line in _lines(folder / "cpu.stat"):
+                if line.startswith("usage_usec "):
+                    return int(line.split()[1]) / 1e6
+            for line in _lines(folder / "cpuacct.usage"):
+                return int(line) / 1e9
+        return None
 
     @classmethod
     def recorded(cls, name: str, folders: list[str]) -> Group:
@@ -221,6 +239,26 @@ class Group:
         return group
 
 
+def cpu_seconds_below(pid: int) -> float:
+    """Processor time of a process, those below it, and their children that ended (proc(5), stat fields 14 to 17)."""
+    parents: dict[int, int] = {}
+    used: dict[int, int] = {}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        for line in _lines(Path(entry.path, "stat")):
+            fields = line.rpartition(")")[2].split()
+            parents[int(entry.name)] = int(fields[1])
+            used[int(entry.name)] = sum(int(item) for item in fields[11:15])
+    total = 0
+    for each, ticks in used.items():
+        above = each
+        while above not in (0, pid):
+            above = parents.get(above, 0)
+        total += ticks if above == pid else 0
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def sweep(place: Place | None = None) -> None:
     """Remove empty groups whose keeper is dead; the kernel refuses for those with processes."""
     place = own_place() if place is None else place
@@ -230,6 +268,58 @@ def sweep(place: Place | None = None) -> None:
             pid = folder.name.split("-")[1]
             if pid.isdigit() and not Path("/proc", pid).exists():
                 _remove(folder)
+
+
+def _limit_cpu(folder: Path, kind: str, percent: int | None) -> str:
+    """A smaller share than others when processors are scarce, and `percent` at most; which mechanism holds it."""
+    if kind == "cgroup2":
+        held = _write(folder / "cpu.weight", "50")
+        if percent is not None:
+            held = _write(folder / "cpu.max", f"{percent * _PERIOD // 100} {_PERIOD}")
+    else:
+        held = _write(folder / "cpu.shares", "512")
+        if percent is not None:
+            held = _write(folder / "cpu.cfs_period_us", str(_PERIOD))
+            held = held and _write(folder / "cpu.cfs_quota_us", str(percent * _PERIOD // 100))
+    return kind if held else "none"
+
+
+def _limit_io(folder: Path, kind: str, ceilings: Ceilings) -> str:
+    """Bytes a second of every disk below `ceilings.disks`. v1 counts reads and direct writes only, and says so."""
+    found = {device for disk in ceilings.disks for device in block_devices(disk)}
+    if ceilings.io_bytes is None or not found:
+        return "none"
+    held = True
+    for device in found:
+        if kind == "cgroup2":
+            text = f"{device} rbps={ceilings.io_bytes} wbps={ceilings.io_bytes}"
+            held = held and _write(folder / "io.max", text)
+        else:
+            for way in ("read", "write"):
+                name = f"blkio.throttle.{way}_bps_device"
+                held = held and _write(folder / name, f"{device} {ceilings.io_bytes}")
+    return (kind if kind == "cgroup2" else f"{kind}: reads and direct writes") if held else "none"
+
+
+def block_devices(folder: str, sys: Path = Path("/sys/dev/block")) -> set[str]:
+    """`major:minor` of the whole disk that a folder's file system lies on; empty where it is on none.
+
+    The kernel limits whole disks, not partitions. A file system that spans several (btrfs) has no number of its own.
+    """
+    number = Path(folder).stat().st_dev
+    device = sys / f"{os.major(number)}:{os.minor(number)}"
+    if not device.exists():
+        return set()
+    if (device / "partition").exists():
+        device = device.resolve().parent
+    return {"".join(_lines(device / "dev"))} - {""}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _remove(folder: Path) -> bool:

@@ -98,6 +98,11 @@ def _size(entry: os.DirEntry[str]) -> int:
     return about.st_blocks * 512
 
 
+def mechanism(config: dict[str, Any] | None) -> str:
+    """What holds a workspace's quota: `mount`, `counted`, or `none` when there is none."""
+    return "none" if config is None else "mount" if config["held"] else "counted"
+
+
 def floor_of(config: dict[str, Any] | None, written: str | None) -> str | None:
     """The folder whose file system must keep free space: of a disk of its own, where its image lies."""
     if config is not None and config["held"]:

@@ -97,10 +97,20 @@ def prove(backend: LocalSandbox) -> WallsReport:
 
 def for_sandbox(report: WallsReport, ready: Mapping[str, Any]) -> WallsReport:
     """The report of one sandbox: the machine's walls, less those that this one did not get."""
+    report = report.model_copy(update={"limits": held(ready)})
     if ready.get("mechanism") in ("cgroup1", "cgroup2") or report.walls["cgroup"].state == "down":
         return report
     walls = {**report.walls, "cgroup": Wall(state="down", proved_by="this sandbox got no control group, only rlimits")}
     return report.model_copy(update={"walls": walls})
+
+
+def held(ready: Mapping[str, Any]) -> dict[str, str]:
+    """What holds each ceiling of a sandbox, as its keeper said."""
+    if not ready:
+        return {}
+    found = {name: ready.get(name, "none") for name in ("memory", "pids", "cpu", "io")}
+    found |= {name: "rlimit" for name in ("memory", "pids") if found[name] == "none"}
+    return {**found, "workspace": ready.get("workspace", "none")}
 
 
 @contextlib.contextmanager
