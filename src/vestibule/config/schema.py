@@ -144,6 +144,8 @@ class RoleBudget(_Strict):
     usd: NanoUsd | None = None
     tokens: Annotated[int, Field(gt=0)] | None = None
     minutes: Annotated[int, Field(gt=0, le=1440)] = 30
+    idle_minutes: Annotated[int, Field(gt=0, le=1440)] | None = 10
+    """Minutes without processor time, output or a request, after which the agent is stopped; null: no such limit."""
 
 
 class Askable(_Strict):
@@ -385,6 +387,10 @@ class OperatorSandbox(_Strict):
     tools: Names = ()
     memory_mb: Annotated[int, Field(gt=0)] = 4096
     pids: Annotated[int, Field(gt=0)] = 512
+    cpus: Annotated[float, Field(gt=0, le=1024)] | None = None
+    io_mb: Annotated[int, Field(gt=0)] | None = None
+    workspace_mb: Annotated[int, Field(gt=0)] = 4096
+    workspace_files: Annotated[int, Field(gt=0, le=100_000_000)] = 500_000
 
     @field_validator("tools")
     @classmethod

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -30,16 +31,18 @@ from vestibule.core.instructions import Instruction
 from vestibule.core.labels import Label
 from vestibule.core.labels import label_of_all as label_of_files
 from vestibule.core.model import WallsReport
-from vestibule.core.ports import KernelConnect, Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.ports import KernelConnect, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.verdict import Ruling, Verdict
 from vestibule.core.view import View
 from vestibule.git import Git
 from vestibule.identity.tokens import TaskTokens
 from vestibule.pipeline.admission import require_admitted
+from vestibule.pipeline.ceilings import disk_of, limits_of, over_quota
 from vestibule.pipeline.egress import egress_of, egress_report, network_of
 from vestibule.pipeline.flood import MAX_DECISIONS, BoundedSink, flooded
 from vestibule.pipeline.hosting import GatewayHost
+from vestibule.pipeline.idle import IdleWatch, Requests
 from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all, owners_of
 from vestibule.pipeline.live_scope import LiveScope
 from vestibule.pipeline.record import RunRecord, task_of
@@ -47,6 +50,7 @@ from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.run_label import recorded_label, view_details
 from vestibule.pipeline.services import Services
 from vestibule.pipeline.transcripts import keep, transcript_of
+from vestibule.sandbox.quota import WorkspaceDisk, clear
 from vestibule.sandbox.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -86,7 +90,9 @@ class Attempt:
         self.record = record
         self.config = services.config_of(record)
         self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
-        self.workspace = self.folder / "workspace"
+        self._disk: WorkspaceDisk | None = None
+        self._requests = Requests()
+        self._idle = threading.Event()
         self.network = network_of(services, record, (CONTEXT_HOST, MODELS_HOST))
         self.egress: EgressGateway | None = None
         self.kernel_connects: Callable[[], Iterable[KernelConnect]] | None = None
@@ -114,6 +120,7 @@ class Attempt:
         self.services.ledger.recover(self.record.id)
         try:
             for leftover in self.folder.parent.glob("attempt-*"):
+                clear(leftover)
                 remove_tree(leftover)
         except OSError as error:
             raise DependencyDown(
@@ -121,15 +128,29 @@ class Attempt:
             ) from None
         self.folder.mkdir(mode=0o700)
         try:
+            self._disk = disk_of(self.services.operator.sandbox, self.folder)
             with contextlib.ExitStack() as living:
                 view, walls, sandbox_ms, result = self._inside(living)
             if self._trouble is not None:
                 raise self._trouble
             return self._collect(self.live.view or view, result, walls, sandbox_ms)
         finally:
+            if self._disk is not None:
+                self._disk.close()
             with contextlib.suppress(OSError):
                 remove_tree(self.folder)
             self.services.sandbox.release(self.record.id)
+
+    @property
+    def disk(self) -> WorkspaceDisk:
+        """The workspace's own."""
+        if self._disk is None:
+            raise DependencyDown("workspace", "The attempt has no workspace.")
+        return self._disk
+
+    @property
+    def workspace(self) -> Path:
+        return self.disk.workspace
 
     def _inside(self, living: contextlib.ExitStack) -> tuple[View, WallsReport, float, SandboxResult]:
         """All that has processes, sockets or tokens; `living` ends it, last opened first."""
@@ -172,7 +193,13 @@ class Attempt:
         if view.unshowable:
             count = len(view.unshowable)
             self.services.say(f"{count} file(s) are left out: no part of them can be shown as a view asks.")
-        materialise(source, view, self.workspace, uid=self.services.sandbox.workspace_uid(self.record.id))
+        uid = self.services.sandbox.workspace_uid(self.record.id)
+        try:
+            materialise(source, view, self.workspace, uid=uid)
+        except OSError as error:
+            if error.errno == errno.ENOSPC and self.disk.quota.held:
+                raise over_quota(self.services.operator.sandbox) from None
+            raise
         return view
 
     def _instruct(self) -> None:
@@ -204,17 +231,14 @@ class Attempt:
             names=self.network.plan.names,
             endpoints=self.network.plan.endpoints,
             resolver=True,
-            limits=self._limits(self.record.budget.minutes * 60),
+            limits=limits_of(self.services.operator.sandbox, self.record.budget.minutes * 60),
+            quota=self.disk.quota,
         )
 
     def _workspace_mounts(self, view: View, *, begun: bool) -> tuple[Mount, ...]:
         from vestibule.sandbox.view import mounts_for
 
         return mounts_for(view, self.record.scope, self.workspace, begun=begun)
-
-    def _limits(self, seconds: float) -> Limits:
-        sandbox = self.services.operator.sandbox
-        return Limits(wall_seconds=seconds, memory_bytes=sandbox.memory_mb << 20, pids=sandbox.pids)
 
     def _open_gateways(
         self, host: GatewayHost, living: contextlib.ExitStack, sandbox: RunningSandbox, tokens: TaskTokens, view: View
@@ -227,8 +251,9 @@ class Attempt:
             self.services,
             self.record.id,
             self._workspace_mounts(view, begun=True),
-            self._limits(COMMAND_SECONDS),
+            limits_of(self.services.operator.sandbox, COMMAND_SECONDS),
             self.services.minimum(self.config),
+            quota=self.disk.quota,
         )
         files = Workspace(self.workspace)
         living.callback(files.close)
@@ -253,8 +278,8 @@ class Attempt:
         living.callback(self.live.stop)
         living.callback(commands.stop)
         self.live.start(context, source_of(self.services, self.record), self.workspace, view)
-        host.serve("context", context, sandbox.listeners[CONTEXT_HOST])
-        host.serve("models", self._models_app(host, tokens), sandbox.listeners[MODELS_HOST])
+        host.serve("context", self._requests.counted(context), sandbox.listeners[CONTEXT_HOST])
+        host.serve("models", self._requests.counted(self._models_app(host, tokens)), sandbox.listeners[MODELS_HOST])
         self.egress = egress_of(self.services, self.record, self.network, self.crossing, sandbox)
         host.run("network", self.egress.serve(dict(sandbox.listeners)))
 
@@ -313,14 +338,20 @@ class Attempt:
             "scripted": record.scripted,
             "instructions": as_details(self.instructions),
             "view": view_details(view),
+            "limits": sandbox.report.limits,
         }
         labels = self.crossing.labels.current
         with self.services.recorded(record, "agent.start", record.agent.version, details, labels=labels) as found:
             if self.egress is not None:
                 self.egress.begin()
             sandbox.go()
-            result = sandbox.wait()
-            found.update({"exit_code": result.exit_code, "reason": result.reason, "wall_ms": int(result.wall_ms)})
+            watch = self._watch_idle(sandbox)
+            try:
+                result = sandbox.wait()
+            finally:
+                watch.stop()
+            reason = "idle" if self._idle.is_set() else result.reason
+            found.update({"exit_code": result.exit_code, "reason": reason, "wall_ms": int(result.wall_ms)})
             found["transcript"] = self._keep_transcript(result)
             self._tell_calls(result)
         if self._trouble is not None:
@@ -334,6 +365,18 @@ class Attempt:
                 person=f"Run `vestibule resume {self.record.id}` or start the run anew.",
             )
         return result
+
+    def _watch_idle(self, sandbox: RunningSandbox) -> IdleWatch:
+        """Stops the agent when it does nothing; without a limit it never looks."""
+        minutes = self.record.budget.idle_minutes
+        watch = IdleWatch(sandbox, self._requests, seconds=(minutes or 0) * 60.0, idle=self._is_idle)
+        if minutes is not None:
+            watch.start()
+        return watch
+
+    def _is_idle(self) -> None:
+        self._idle.set()
+        self._kill_aside()
 
     def _tell_calls(self, result: SandboxResult) -> None:
         """System calls that the filter refused and no ordinary program makes, each an entry of the log."""
@@ -395,6 +438,14 @@ class Attempt:
                 f"The agent was stopped after {self.record.budget.minutes} minutes.",
                 why="That is the role's limit of wall-clock time.",
                 next_step="Make the task smaller, or raise budget.minutes of the role.",
+            )
+        if result.reason == "quota":
+            raise over_quota(self.services.operator.sandbox)
+        if self._idle.is_set():
+            raise AgentFailed(
+                f"The agent was stopped after {self.record.budget.idle_minutes} minutes in which it did nothing.",
+                why="It used no processor, wrote no output and asked no gateway for anything.",
+                next_step="Look at its transcript; raise or remove budget.idle_minutes of the role if it had to wait.",
             )
         export = export_workspace(self.workspace, view)
         save_export(self.services, self.record, export)

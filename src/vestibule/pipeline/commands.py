@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vestibule.config.schema import DEFAULT_MINIMUM
 from vestibule.core.errors import DependencyDown
-from vestibule.core.ports import Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.ports import Limits, Mount, Quota, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.pipeline.services import Services
 
 
@@ -25,13 +25,16 @@ class SandboxedCommands:
         mounts: tuple[Mount, ...],
         limits: Limits,
         minimum: tuple[str, ...] = DEFAULT_MINIMUM,
+        *,
+        quota: Quota | None = None,
     ) -> None:
-        """`minimum` names the walls without which no command starts."""
+        """`minimum` names the walls without which no command starts; `quota` is the workspace's."""
         self.services = services
         self.minimum = minimum
         self.run_id = run
         self.mounts = mounts
         self.limits = limits
+        self.quota = quota
         self._lock = threading.Lock()
         self._live: set[RunningSandbox] = set()
         self._stopped = False
@@ -45,6 +48,7 @@ class SandboxedCommands:
             env={"PYTHONDONTWRITEBYTECODE": "1"},
             mounts=self.mounts,
             limits=limits,
+            quota=self.quota,
         )
         sandbox = self.services.sandbox.create(spec)
         try:

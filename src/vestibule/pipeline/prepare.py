@@ -235,7 +235,12 @@ def choose_model(
 def budget_of(role: RoleConfig, operator: OperatorConfig) -> Budget:
     """The stricter of the role's and the operator's ceilings."""
     limits = [value for value in (role.budget.usd, operator.budget.usd_per_run) if value is not None]
-    return Budget(nano_usd=min(limits, default=None), tokens=role.budget.tokens, minutes=role.budget.minutes)
+    return Budget(
+        nano_usd=min(limits, default=None),
+        tokens=role.budget.tokens,
+        minutes=role.budget.minutes,
+        idle_minutes=role.budget.idle_minutes,
+    )
 
 
 def read_ticket(source: str) -> bytes:

@@ -13,12 +13,14 @@ from vestibule.config.schema import RepoConfig
 from vestibule.core.crossing import error_details
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Finding, Scope
-from vestibule.core.ports import Limits, Mount, SandboxSpec
+from vestibule.core.ports import Mount, SandboxSpec
 from vestibule.core.text.sanitize import show_hidden
 from vestibule.core.verdict import Ruling
+from vestibule.pipeline.ceilings import disk_of, limits_of
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import result_repository
 from vestibule.pipeline.services import Services
+from vestibule.sandbox.quota import WorkspaceDisk, clear
 
 VERIFY_SECONDS = 1800.0
 VERIFY_ACTION = "verify.command"
@@ -56,11 +58,22 @@ def verify(services: Services, record: RunRecord, config: RepoConfig) -> Finding
 def _run(
     services: Services, record: RunRecord, config: RepoConfig, argv: tuple[str, ...], folder: Path
 ) -> tuple[int, str]:
-    from vestibule.sandbox.view import materialise, mounts_for, project
-
     _remove(folder)
     folder.mkdir(mode=0o700)
-    workspace = folder / "workspace"
+    disk = disk_of(services.operator.sandbox, folder)
+    try:
+        return _run_on(services, record, config, argv, disk)
+    finally:
+        disk.close()
+        _remove(folder)
+
+
+def _run_on(
+    services: Services, record: RunRecord, config: RepoConfig, argv: tuple[str, ...], disk: WorkspaceDisk
+) -> tuple[int, str]:
+    from vestibule.sandbox.view import materialise, mounts_for, project
+
+    workspace = disk.workspace
     source = result_repository(services, record)
     view = project(source, record.head_commit, _EVERYTHING)
     materialise(source, view, workspace, uid=services.sandbox.workspace_uid(record.id))
@@ -70,11 +83,8 @@ def _run(
         argv=argv,
         env={"CI": "true", "PYTHONDONTWRITEBYTECODE": "1"},
         mounts=mounts,
-        limits=Limits(
-            wall_seconds=VERIFY_SECONDS,
-            memory_bytes=services.operator.sandbox.memory_mb << 20,
-            pids=services.operator.sandbox.pids,
-        ),
+        limits=limits_of(services.operator.sandbox, VERIFY_SECONDS),
+        quota=disk.quota,
     )
     sandbox = services.sandbox.create(spec)
     try:
@@ -83,7 +93,6 @@ def _run(
         result = sandbox.wait()
     finally:
         sandbox.kill()
-    _remove(folder)
     output = (result.stdout + result.stderr)[-4000:].decode("utf-8", "replace")
     return (result.exit_code if result.reason == "exited" else result.exit_code or 124), show_hidden(output)
 
@@ -92,6 +101,7 @@ def _remove(folder: Path) -> None:
     from vestibule.sandbox.removal import remove_tree
 
     try:
+        clear(folder)
         remove_tree(folder)
     except OSError as error:
         raise DependencyDown("workspace", f"{folder} cannot be removed.", fact=error.strerror or "") from None
