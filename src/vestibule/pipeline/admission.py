@@ -3,7 +3,8 @@
 Rules it keeps:
 1. A round is admitted before anything of it happens: the first one (`run`, or `resume` of a run that never got that
    far), one that a reviewer sends back, one that an answer sets off. `require_admitted` looks for the decision in the
-   log before an agent starts; without one nothing starts, whatever called for it.
+   log before an agent starts; without one nothing starts, whatever called for it. The decision is for one round of
+   one task: a row that says another role, agent, base or ticket since is not what was admitted.
 2. Who caused the round is judged, not who asked for the run once. A permission is established here and now, never
    taken from a row, an event, a variable or a ticket.
 3. In the embedded default the person is the operating-system user of this process (`getuid`), and may start what they
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vestibule.agents.registry import ADAPTERS, adapter
 from vestibule.config.trust import TrustFile, may_take
 from vestibule.core.base import Noun
+from vestibule.core.canonical import digest
 from vestibule.core.errors import Refused, UsageError
 from vestibule.core.refusal import refusal
 from vestibule.core.verdict import Ruling
@@ -150,18 +152,32 @@ def admit(services: Services, record: RunRecord, details: dict[str, Any]) -> Non
             "requester": record.requester,
             "round": record.round,
             "cause": record.cause.model_dump(mode="json"),
+            "task": task_digest(record),
             "permission": permission.model_dump(mode="json"),
             **details,
         },
     )
 
 
+def task_digest(record: RunRecord) -> str:
+    """Names what a round was admitted to do: by which agent, in which role, where, for whom, on which ticket."""
+    return digest(
+        record.model_dump(
+            mode="json",
+            include={
+                "id", "ticket", "requester", "role", "agent", "command", "native", "provider", "scripted", "repo",
+                "target", "base_commit", "budget",
+            },
+        )
+    )  # fmt: skip
+
+
 def is_admitted(entries: Iterable[Entry], record: RunRecord) -> bool:
-    """Whether the log of the run admits exactly this round for exactly this cause. Pure.
+    """Whether the log of the run admits exactly this round of this task for exactly this cause. Pure.
 
     The decision counts once its intent is in the log, unless its outcome says that it failed.
     """
-    wanted = (record.round, record.cause.model_dump(mode="json"))
+    wanted = {"round": record.round, "cause": record.cause.model_dump(mode="json"), "task": task_digest(record)}
     failed: set[int | None] = set()
     fitting: set[int] = set()
     for entry in entries:
@@ -170,7 +186,7 @@ def is_admitted(entries: Iterable[Entry], record: RunRecord) -> bool:
             continue
         if event.phase == "outcome":
             failed |= {event.intent} if event.result == "failed" else set()
-        elif event.verdict is Ruling.ALLOW and (event.details.get("round"), event.details.get("cause")) == wanted:
+        elif event.verdict is Ruling.ALLOW and wanted == {name: event.details.get(name) for name in wanted}:
             fitting.add(entry.seq)
     return bool(fitting - failed)
 

@@ -6,7 +6,7 @@ Rules it keeps:
 2. Terms and ceiling are those of the base commit's configuration and the operator's as they are now: a row that says
    otherwise, or a grant that lies beyond, is not believed.
 3. A grant is recorded (`scope.grant`) before the run's scope says so; a scope that says more than was granted stops
-   the run.
+   the run. All else of the scope is made from the base commit's configuration, never taken from the row.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vestibule.config.roles import scope_of
 from vestibule.core.crossing import Crossing
 from vestibule.core.errors import Refused
 from vestibule.core.model import Event, Question, Scope
@@ -155,7 +156,8 @@ def grant(services: Services, crossing: Crossing, record: RunRecord, question: Q
 
 
 def apply_grants(services: Services, record: RunRecord) -> RunRecord:
-    """The run with every grant in its scope, and nothing in it that was not granted. Before an agent starts.
+    """The run with every grant in its scope, and nothing in it that was not granted. Before an agent starts, and
+    before its change is judged: what the row says of the scope besides its grants is made anew.
 
     Raises:
         Refused: `scope.evidence`.
@@ -174,7 +176,29 @@ def apply_grants(services: Services, record: RunRecord) -> RunRecord:
     extra |= set(record.scope.granted_write) - {path for _, write in backed for path in write}
     if extra:
         raise doubtful(min(extra), "nobody granted it")
-    return record
+    plain = plain_scope(services, record)
+
+    def settled(old: RunRecord) -> dict[str, Any]:
+        both = {"granted_read": old.scope.granted_read, "granted_write": old.scope.granted_write}
+        scope = plain.model_copy(update=both)
+        return {} if scope == old.scope else {"scope": scope}
+
+    return services.runs.change(record.id, settled)
+
+
+def plain_scope(services: Services, record: RunRecord) -> Scope:
+    """The scope without grants: the base commit's role, the operator's bounds as they are now, the ticket's files.
+
+    Raises:
+        Refused: `scope.evidence`, the base commit knows no such role.
+    """
+    from vestibule.intake import specify
+
+    config = services.config_of(record)
+    role = config.roles.get(record.role)
+    if role is None:
+        raise doubtful(record.role, "the base commit's configuration has no such role")
+    return scope_of(role, config, services.operator).within(specify(record.ticket).files)
 
 
 def doubtful(what: str, problem: str) -> Refused:

@@ -136,7 +136,7 @@ class Segments:
         from vestibule.pipeline.providers import known_secrets
 
         started = time.monotonic()
-        record = self.runs.get(run)
+        record = apply_grants(self.services, self.runs.get(run))
         config = self.services.config_of(record)
         result, applied = apply_result(self.services, record)
         if applied.tree == result.tree_of(record.base_commit) and not applied.findings:

@@ -18,10 +18,10 @@ from tests.attacks.control_world import ALICE, BOB, World, make_world
 
 from vestibule.core.errors import Refused
 from vestibule.core.labels import Integrity
-from vestibule.core.model import Event, Person, State, Wall, WallsReport
+from vestibule.core.model import Budget, Event, Person, State, Wall, WallsReport
 from vestibule.core.verdict import Ruling
 from vestibule.pipeline import admission
-from vestibule.pipeline.admission import ADMIT, admit, is_admitted, local_permission, require_admitted
+from vestibule.pipeline.admission import ADMIT, admit, is_admitted, local_permission, require_admitted, task_digest
 from vestibule.pipeline.attempt import Attempt
 from vestibule.pipeline.record import Cause, RunRecord
 
@@ -202,10 +202,51 @@ def test_an_admission_is_for_one_round_and_one_cause(shared: World, other: dict[
         require_admitted(shared.services, record.model_copy(update=other))
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"role": "wide"},
+        {"command": ("sh", "-c", "true")},
+        {"native": True},
+        {"scripted": True},
+        {"provider": "other"},
+        {"target": "refs/heads/other"},
+        {"base_commit": "b" * 40},
+        {"repo": Path("/elsewhere")},
+        {"requester": BOB.id},
+        {"budget": Budget(minutes=600)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_an_admission_is_for_one_task_whatever_the_row_says_since(shared: World, other: dict[str, Any]) -> None:
+    record = round_of(shared, "rework")
+    admit(shared.services, record, {})
+    require_admitted(shared.services, record)
+    with pytest.raises(Refused):
+        require_admitted(shared.services, record.model_copy(update=other))
+    agent = record.agent.model_copy(update={"version": "another"})
+    with pytest.raises(Refused):
+        require_admitted(shared.services, record.model_copy(update={"agent": agent}))
+    ticket = record.ticket.model_copy(update={"text": "# Another\n"})
+    with pytest.raises(Refused):
+        require_admitted(shared.services, record.model_copy(update={"ticket": ticket}))
+
+
 def test_the_first_rounds_admission_is_none_for_the_second(shared: World) -> None:
     assert shared.events(ADMIT), "the world's first round was admitted"
     with pytest.raises(Refused):
         require_admitted(shared.services, round_of(shared, "cli"))
+
+
+class Fixed(SimpleNamespace):
+    """A record of which the admission looks at these fields alone."""
+
+    def model_dump(self, **_: Any) -> dict[str, Any]:
+        return {"id": self.id, "role": "fixer"}
+
+
+RECORD: Any = Fixed(id="r1", round=2, cause=Cause(trigger="cli", by="local:a"))
+TASK = task_digest(RECORD)
 
 
 def _entry(seq: int, **fields: Any) -> Any:
@@ -218,7 +259,7 @@ def _entry(seq: int, **fields: Any) -> Any:
             "subject": "person",
             "actor": "local:a",
             "verdict": Ruling.ALLOW,
-            "details": {"round": 2, "cause": {"trigger": "cli", "by": "local:a", "id": ""}},
+            "details": {"round": 2, "cause": {"trigger": "cli", "by": "local:a", "id": ""}, "task": TASK},
             **fields,
         }
     )
@@ -241,10 +282,12 @@ def _entry(seq: int, **fields: Any) -> Any:
                     [
                         {},
                         {"round": 2},
-                        {"round": "2", "cause": {"trigger": "cli", "by": "local:a", "id": ""}},
-                        {"round": 1, "cause": {"trigger": "cli", "by": "local:a", "id": ""}},
-                        {"round": 2, "cause": {"trigger": "cli", "by": "local:b", "id": ""}},
                         {"round": 2, "cause": {"trigger": "cli", "by": "local:a", "id": ""}},
+                        {"round": 2, "cause": {"trigger": "cli", "by": "local:a", "id": ""}, "task": "sha256:0"},
+                        {"round": "2", "cause": {"trigger": "cli", "by": "local:a", "id": ""}, "task": TASK},
+                        {"round": 1, "cause": {"trigger": "cli", "by": "local:a", "id": ""}, "task": TASK},
+                        {"round": 2, "cause": {"trigger": "cli", "by": "local:b", "id": ""}, "task": TASK},
+                        {"round": 2, "cause": {"trigger": "cli", "by": "local:a", "id": ""}, "task": TASK},
                     ]
                 ),
             },
@@ -253,7 +296,6 @@ def _entry(seq: int, **fields: Any) -> Any:
     )
 )
 def test_only_an_allowed_intent_of_a_person_that_did_not_fail_admits(events: list[dict[str, Any]]) -> None:
-    record: Any = SimpleNamespace(id="r1", round=2, cause=Cause(trigger="cli", by="local:a"))
     entries = [_entry(seq, **fields) for seq, fields in enumerate(events, 1)]
     failed = {
         entry.event.intent
@@ -268,7 +310,7 @@ def test_only_an_allowed_intent_of_a_person_that_did_not_fail_admits(events: lis
         == _entry(0).event.model_copy(update={"result": entry.event.result, "intent": entry.event.intent}).model_dump()
         and entry.seq not in failed
     ]
-    assert is_admitted(entries, record) == bool(right)
+    assert is_admitted(entries, RECORD) == bool(right)
 
 
 # --- sending back without end ---------------------------------------------------------------------------------

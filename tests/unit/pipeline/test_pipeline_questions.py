@@ -200,6 +200,24 @@ def test_a_scope_wider_than_what_was_granted_stops_the_run(asking: World) -> Non
         assert refused.value.refusal.rule == "scope.evidence"
 
 
+@pytest.mark.parametrize("field", ["read", "write", "tools", "commands", "protected", "bounds", "max_files"])
+def test_the_scope_is_the_base_commits_whatever_the_row_says(asking: World, field: str) -> None:
+    before = asking.record.scope
+    wider: dict[str, Any] = {"protected": (), "bounds": (), "max_files": 100_000, "tools": (), "commands": ("sh",)}
+    scope = before.model_copy(update={field: wider.get(field, ("**",)), "labels": ()})
+    asking.services.runs.set(asking.run, scope=scope)
+    record = apply_grants(asking.services, asking.record)
+    assert record.scope == before
+    assert asking.record.scope == before
+
+
+def test_a_role_that_the_base_commit_does_not_know_has_no_scope(asking: World) -> None:
+    asking.services.runs.set(asking.run, role="root")
+    with pytest.raises(Refused) as refused:
+        apply_grants(asking.services, asking.record)
+    assert refused.value.refusal.rule == "scope.evidence"
+
+
 def test_a_row_turned_into_a_grant_grants_nothing(asking: World) -> None:
     question = ask(asking)
     signed = asking.services.review_key
