@@ -424,7 +424,7 @@ def test_a_sandbox_that_fills_the_disk_is_ended(tmp_path: Path, monkeypatch: pyt
     try:
         kept = keeper.Keeper()
         kept.control, kept.bwrap_fd = theirs, os.pidfd_open(child.pid)
-        kept.config = {"disk": str(tmp_path)}
+        kept.floor = str(tmp_path)
         kept.deadline = time.monotonic() + 30
         kept.serve()
         assert kept.reason == "disk"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_a_disk_that_cannot_be_made_is_counted_instead_and_leaves_nothing(
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("mkfs.ext4", "mount"):
-        text = "exit 1" if name == broken else f'exec {disks.shutil.which(name, path=disks._PROGRAMS)} "$@"'
+        text = "exit 1" if name == broken else f'exec {shutil.which(name, path=disks._PROGRAMS)} "$@"'
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setattr(disks, "_PROGRAMS", str(programs))

@@ -14,7 +14,7 @@ import pytest
 import vestibule
 
 HERE = Path(__file__).parent
-FILES = ("attacks", "lifecycle", "listeners")
+FILES = ("attacks", "lifecycle", "limits", "listeners", "quota")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="these tests are running without root already")
 
