@@ -3,7 +3,8 @@
 Rules they keep:
 1. The record is read from the audit log alone: what the database says of a run changes nothing here.
 2. A step up needs an unbroken row of clean runs of exactly this agent version, on the rung where it stands. One
-   rollback or rejection of it proposes the step back; whatever is in doubt is not clean.
+   rollback or rejection of it proposes the step back; whatever is in doubt is not clean: a run that was stopped by a
+   guard or by a person breaks the row.
 3. Answers of a script are no record of a model, and what nobody but the requester reviewed counts only where the
    configuration says so.
 4. Nothing here applies anything. People do.
@@ -18,7 +19,7 @@ from vestibule.core.base import Noun
 from vestibule.core.model import Event
 from vestibule.core.verdict import Ruling
 
-Ended = Literal["merged", "rejected", "refused", "rolled_back", "open"]
+Ended = Literal["merged", "rejected", "refused", "rolled_back", "cancelled", "open"]
 
 
 class Deed(Noun):
@@ -96,11 +97,11 @@ def deeds(events: Iterable[Event]) -> list[Deed]:
         if event.phase == "intent":
             if event.subject == "agent":
                 found[event.run] = _asked(deed, event.verdict)
-            elif event.action == "change.propose" and event.verdict is Ruling.DENY:
+            elif event.action in ("change.propose", "run.refused") and event.verdict is Ruling.DENY:
                 found[event.run] = deed.model_copy(update={"ended": "refused"})
             elif event.action == "review.decide":
                 choices[event.run] = str(event.details.get("choice", ""))
-        elif event.result == "ok":
+        elif event.result == "ok" and event.subject not in ("agent", "probe"):
             found[event.run] = _closed(deed, event, choices.get(event.run, ""))
     return list(found.values())
 
@@ -134,6 +135,8 @@ def _closed(deed: Deed, event: Event, choice: str) -> Deed:
             return deed.model_copy(update={"ended": "rejected"})
         if event.details.get("self_review") is not False:
             return deed.model_copy(update={"self_reviewed": True})
+    elif event.action == "run.cancel":
+        return deed if deed.ended != "open" else deed.model_copy(update={"ended": "cancelled"})
     elif event.action == "release.rollback":
         return deed.model_copy(update={"ended": "rolled_back"})
     elif event.action == "merge.found" or (event.action == "merge" and event.details.get("state") == "merged"):
@@ -161,7 +164,8 @@ def records(found: Sequence[Deed], terms: Terms) -> list[Record]:
 
 def _record(group: Sequence[Deed], terms: Terms) -> Record:
     counted = [deed for deed in group if not deed.scripted]
-    ended = [deed for deed in counted if deed.ended != "open"]
+    # A run that is under way says nothing yet, unless it was refused too much already.
+    ended = [deed for deed in counted if deed.ended != "open" or deed.denials > terms.max_denials]
     streak: list[str] = []
     against: list[str] = []
     for deed in ended:

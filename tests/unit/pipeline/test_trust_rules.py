@@ -54,6 +54,29 @@ def test_a_run_is_read_from_its_events() -> None:
     assert found == [expected]
 
 
+def test_a_run_that_was_stopped_breaks_the_row() -> None:
+    """By a guard while the agent worked, by a person, or still under way with more refusals than a clean run has."""
+    before, after = [start("a"), *merged("a")], [start("c"), *merged("c")]
+    denied = event("b", "context.read", subject="agent", verdict=Ruling.DENY, reasons=("x",))
+    stopped = {
+        "refused": [event("b", "run.refused", verdict=Ruling.DENY, reasons=("run.flood",))],
+        "cancelled": [event("b", "run.cancel"), event("b", "run.cancel", phase="outcome", intent=9, result="ok")],
+        "open": [denied] * (TERMS.max_denials + 1),
+    }
+    for ended, events in stopped.items():
+        found = deeds([*before, start("b"), *events, *after])
+        assert [item.ended for item in found] == ["merged", ended, "merged"]
+        assert one(*found).behind == ("c",)
+    under_way = deeds([*before, start("b"), denied, *after])
+    assert one(*under_way).behind == ("a", "c")
+
+
+def test_no_outcome_of_the_agents_ends_a_run_well() -> None:
+    for subject in ("agent", "probe"):
+        own = event("a", "merge", phase="outcome", subject=subject, intent=2, result="ok", details={"state": "merged"})
+        assert deeds([start("a"), own])[0].ended == "open"
+
+
 def test_a_run_whose_agent_never_started_is_no_record() -> None:
     assert deeds(merged("a")) == []
 
