@@ -1,0 +1,1 @@
+"""Sandboxes whose names lead to servers on this machine's loopback."""
