@@ -30,6 +30,7 @@ ACTIONS = frozenset(
         "host.exec",
         "host.open",
         "host.connect",
+        "host.match",
         "token.issue",
         "agent.pause",
         "change.propose",

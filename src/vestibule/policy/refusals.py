@@ -45,6 +45,10 @@ def _program(request: PolicyInput) -> str:
     return f"{_resource(request)}: allowed for {allowed}, asked by {asked}"
 
 
+def _host(request: PolicyInput) -> str:
+    return _text(f"{request.resource.get('behaviour', '')}: {request.resource.get('id', '')}")
+
+
 def _with_globs(kind: str) -> Fact:
     def fact(request: PolicyInput) -> str:
         globs = _texts(request.task.get(kind))
@@ -378,6 +382,31 @@ ENTRIES: dict[str, Entry] = {
         "Do without it.",
         "The operator allows it with `network.learn: true`.",
         _resource,
+    ),
+    # host
+    "host.behaviour": Entry(
+        "What ran inside showed a behaviour that no task needs, so the sandbox was ended.",
+        "Stop here.",
+        "Look at the event: it says which behaviour, by which program. If the task needs it, use another sandbox for it.",
+        _host,
+    ),
+    "host.suspicious": Entry(
+        "What ran inside showed a behaviour that a person should look at.",
+        "Go on; say in your answer why it was needed.",
+        "Look at the event and at the change before you decide.",
+        _host,
+    ),
+    "host.unknown": Entry(
+        "The monitor reported something that is not among the known behaviours.",
+        _STOP,
+        "The monitor's data and this version do not fit together: install Vestibule anew.",
+        _host,
+    ),
+    "host.unsound": Entry(
+        "The monitor lost events, so nothing that it says, or leaves out, can be believed.",
+        _STOP,
+        "Run `vestibule doctor`; start the run again on a machine that is less busy.",
+        _host,
     ),
     # models
     "model.field": Entry(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 HEAD = struct.Struct("<QQQIIIIIIiIQQ16sII")
 assert HEAD.size == 96  # noqa: S101 - the layout that both sides agreed on
 
-EXEC, WRITE, UNLINK, RENAME_FROM, RENAME_TO, LINK, TRUNCATE, CONNECT, UNIX, CALL = range(1, 11)
+EXEC, WRITE, UNLINK, RENAME_FROM, RENAME_TO, LINK, TRUNCATE, CONNECT, UNIX, CALL, MET = range(1, 12)
 NAMES = {
     EXEC: "exec",
     WRITE: "write",
@@ -25,6 +25,7 @@ NAMES = {
     CONNECT: "connect",
     UNIX: "unix",
     CALL: "call",
+    MET: "met",
 }
 """Kind → the word that behaviours and people use."""
 
@@ -98,7 +99,8 @@ class Event(NamedTuple):
     """One event. `time` is nanoseconds of the boot clock, `device` as the kernel numbers it, `result` 0 or -errno.
 
     `path` is absolute as seen inside (of a detached file its bare name); `arguments` the argument list of an exec;
-    `address` and `port` of a connection; `call` a system call's name. Texts hold what a program chose.
+    `address` and `port` of a connection; `call` a system call's name, `argument` its first
+    argument (of a connection 1 where a message was sent without one). Texts hold what a program chose.
     """
 
     kind: int
@@ -116,6 +118,7 @@ class Event(NamedTuple):
     address: str = ""
     port: int = 0
     call: str = ""
+    argument: int = 0
 
     @property
     def name(self) -> str:
@@ -135,7 +138,7 @@ def parse(record: bytes, machine: str = "x86_64") -> Event:
         head = HEAD.unpack_from(record)
     except struct.error:
         raise BadRecord("shorter than its head") from None
-    time, group, inode, kind, flags, pid, parent, dev, number, result, port, _, _, comm, path_size, text_size = head
+    time, group, inode, kind, flags, pid, parent, dev, number, result, port, first, _, comm, path_size, text_size = head
     if kind not in NAMES or len(record) < HEAD.size + path_size + text_size:
         raise BadRecord("of an unknown kind or size")
     place = record[HEAD.size : HEAD.size + path_size]
@@ -146,7 +149,7 @@ def parse(record: bytes, machine: str = "x86_64") -> Event:
         if kind == EXEC:
             pieces = text.decode("utf-8", "surrogateescape").split("\0")
             arguments = tuple(pieces if flags & CUT else pieces[:-1])
-    elif kind == CONNECT:
+    elif kind in (CONNECT, MET):
         address = str(ipaddress.ip_address(text[:4] if number == 2 else text[:16]))
     elif kind == UNIX:
         shown = text.rstrip(b"\0")
@@ -172,6 +175,7 @@ def parse(record: bytes, machine: str = "x86_64") -> Event:
         address=address,
         port=port,
         call=call,
+        argument=first,
     )
 
 

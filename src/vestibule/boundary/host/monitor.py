@@ -27,6 +27,7 @@ from typing import Any
 from vestibule.boundary.host.rules import Match
 from vestibule.core.base import Noun
 from vestibule.core.errors import DependencyDown
+from vestibule.core.ports import KernelConnect
 
 START_SECONDS = 15.0
 ANSWER_SECONDS = 20.0
@@ -59,7 +60,7 @@ class Summary(Noun):
     writes: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
-    connects: dict[str, int] = {}
+    connects: tuple[KernelConnect, ...] = ()
     programs: tuple[Program, ...] = ()
 
 
@@ -310,7 +311,10 @@ class Monitor:
         finally:
             self._watches.pop(watch.key, None)
         with os.fdopen(fds[0], "rb") as file:
-            found = Summary.model_validate({**_texts(json.loads(file.read()))})
+            raw = _texts(json.loads(file.read()))
+        names = ("protocol", "address", "port", "program", "refused", "count")
+        raw["connects"] = [dict(zip(names, row, strict=True)) for row in raw["connects"]]
+        found = Summary.model_validate(raw)
         if found.drops:
             watch.fail(f"{found.drops} event(s) of it were lost")
         return found

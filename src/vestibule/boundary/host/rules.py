@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from vestibule.boundary.host import events
 from vestibule.boundary.host.events import Event
+from vestibule.core.text.paths import MAX_PATH_BYTES, fold
 from vestibule.core.text.patterns import MAX_TEXT, SlowPattern, check_pattern
 
 MAX_PROCESSES = 8192
@@ -35,6 +36,23 @@ UNRESOLVED = "unresolved-write"
 LOOPBACK = ("127.", "::1", "::ffff:127.", "0.0.0.0", "::")  # noqa: S104 - compared with, never bound
 
 
+class Listed(NamedTuple):
+    """A list of files in a folder: expressions over the folded rest of the path, and texts of which a path that fits
+    has one (so that most paths need no expression)."""
+
+    folder: str
+    pattern: re.Pattern[str]
+    needles: tuple[str, ...]
+
+    def fits(self, path: str) -> bool:
+        if not path.startswith(self.folder):
+            return False
+        rest = fold(path[len(self.folder) :])
+        if not any(needle in f"/{rest}" for needle in self.needles):
+            return False
+        return len(rest) <= MAX_PATH_BYTES and self.pattern.fullmatch(rest) is not None
+
+
 class Step(NamedTuple):
     """One event of a behaviour; every condition that is given must hold. Expressions match the whole text."""
 
@@ -48,6 +66,7 @@ class Step(NamedTuple):
     flags: int = 0
     outside: bool = False
     calls: frozenset[str] = frozenset()
+    listed: Listed | None = None
 
 
 class Behaviour(NamedTuple):
@@ -96,6 +115,7 @@ def compile_step(given: Mapping[str, Any]) -> Step:
         flags=sum(events.FLAGS[name] for name in given.get("flags", ())),
         outside=bool(given.get("outside", False)),
         calls=frozenset(given.get("calls", ())),
+        listed=_listed(given.get("listed")),
     )
 
 
@@ -112,6 +132,14 @@ def compile_behaviours(given: Iterable[Mapping[str, Any]]) -> tuple[Behaviour, .
         )
         for item in given
     )
+
+
+def _listed(given: Mapping[str, Any] | None) -> Listed | None:
+    """Ours, made from `core.control_files`: not checked as patterns of the data are."""
+    if given is None:
+        return None
+    whole = re.compile("|".join(f"(?:{pattern})" for pattern in given["patterns"]))
+    return Listed(given["folder"], whole, tuple(given["needles"]))
 
 
 def _any(patterns: Iterable[str]) -> re.Pattern[str] | None:
@@ -143,8 +171,9 @@ class Matcher:
         """Names that something was moved or linked to: a folder brings all that is in it."""
         self.gone: dict[str, None] = {}
         """Names that were removed or moved away."""
-        self.connects: dict[str, int] = {}
-        """`address:port` → how often."""
+        self.connects: dict[tuple[str, str, int, str, bool], int] = {}
+        """(`tcp` or `udp`, address, port, program, whether nothing went there) → how often."""
+        self._callers: dict[tuple[str, int], str] = {}
         self.programs: dict[tuple[str, int, tuple[int, int]], int] = {}
         """(path, inode, device) → how often it was executed."""
         self.full = False
@@ -153,14 +182,22 @@ class Matcher:
         """Matches beyond the bound."""
         self._writable = tuple(folder.rstrip("/") for folder in writable)
         self._processes: OrderedDict[int, Process] = OrderedDict()
-        self._by_event: dict[str, list[tuple[Behaviour, int]]] = {}
+        self._by_event: dict[str, list[tuple[Behaviour, int, int]]] = {}
+        self._steps: list[Step] = []
         for behaviour in behaviours:
             for number, step in enumerate(behaviour.steps):
-                self._by_event.setdefault(step.event, []).append((behaviour, number))
+                self._by_event.setdefault(step.event, []).append((behaviour, number, len(self._steps)))
+                self._steps.append(step)
         self._half: OrderedDict[tuple[str, int], tuple[int, int]] = OrderedDict()
         self._counted: dict[str, set[str]] = {}
         self._told: set[tuple[str, str, str]] = set()
         self._plain: set[str] = set()
+        self._writers_matter = any(
+            step.program is not None or step.parent is not None
+            for item in behaviours
+            for step in item.steps
+            if step.event == "write"
+        )
         self._exec = lru_cache(maxsize=2048)(self._fits_exec)
         self._place = lru_cache(maxsize=8192)(self._fits_place)
 
@@ -169,8 +206,11 @@ class Matcher:
         kind = event.kind
         if kind == events.EXEC:
             self._executed(event)
+        elif kind == events.MET:
+            self._count("tcp", event, self._callers.get((event.address, event.port), ""), refused=False)
+            return []
         elif kind == events.CONNECT:
-            self._keep(self.connects, f"{event.address}:{event.port}", MAX_CONNECTS)
+            self._connected(event)
         elif kind in (events.UNLINK, events.RENAME_FROM):
             self._keep(self.gone, event.path, MAX_WRITES)
         elif kind not in (events.UNIX, events.CALL):
@@ -183,30 +223,37 @@ class Matcher:
                 return self._tell([found])
         matches = []
         concerned = False
-        for behaviour, number in self._by_event.get(event.name, ()):
-            if self._step(behaviour.steps[number], event):
+        for behaviour, number, number_of in self._by_event.get(event.name, ()):
+            if self._step(number_of, behaviour.steps[number], event):
                 concerned = True
                 if self._complete(behaviour, number, event):
                     matches.append(self._match(behaviour, event))
-        if kind == events.WRITE and not concerned and len(self._plain) < MAX_WRITES and not self._has_program_rules:
+        if kind == events.WRITE and not concerned and len(self._plain) < MAX_WRITES and not self._writers_matter:
             self._plain.add(event.path)
         return self._tell(matches)
 
-    @property
-    def _has_program_rules(self) -> bool:
-        return any(
-            step.program is not None or step.parent is not None
-            for items in (self._by_event.get("write", ()),)
-            for behaviour, number in items
-            for step in (behaviour.steps[number],)
-        )
-
     def _keep(self, kept: dict[str, Any], key: str, most: int) -> None:
-        if key in kept:
-            if kept is self.connects:
-                kept[key] += 1
-        elif len(kept) < most:
-            kept[key] = 1 if kept is self.connects else None
+        if key not in kept:
+            if len(kept) < most:
+                kept[key] = None
+            else:
+                self.full = True
+
+    def _connected(self, event: Event) -> None:
+        """A connection is counted when it came about (`MET`); what was refused, and messages, at once."""
+        found = self._process(event)
+        program = found.path if found else event.comm
+        if len(self._callers) < MAX_CONNECTS:
+            self._callers[event.address, event.port] = program
+        if event.flags & events.REFUSED:
+            self._count("udp" if event.flags & events.DATAGRAM else "tcp", event, program, refused=True)
+        elif event.argument:
+            self._count("udp", event, program, refused=False)
+
+    def _count(self, protocol: str, event: Event, program: str, *, refused: bool) -> None:
+        key = (protocol, event.address, event.port, program, refused)
+        if key in self.connects or len(self.connects) < MAX_CONNECTS:
+            self.connects[key] = self.connects.get(key, 0) + 1
         else:
             self.full = True
 
@@ -235,7 +282,7 @@ class Matcher:
     def _own(self, name: str, severity: str, event: Event) -> Match:
         return self._match(Behaviour(name, "host.open", severity, ()), event)
 
-    def _step(self, step: Step, event: Event) -> bool:
+    def _step(self, number: int, step: Step, event: Event) -> bool:
         if event.flags & step.flags != step.flags:
             return False
         if step.outside and event.address.startswith(LOOPBACK[:3]):
@@ -244,25 +291,27 @@ class Matcher:
             return False
         if step.calls and event.call not in step.calls:
             return False
-        if event.kind == events.EXEC:
-            if not self._exec(step, event.path, event.arguments):
-                return False
-        elif step.path is not None and not self._place(step, event.path):
-            return False
         if step.program is not None and not self._fits_program(step.program, event):
+            return False
+        if event.kind == events.EXEC:
+            if not self._exec(number, event.path, event.arguments):
+                return False
+        elif (step.path is not None or step.listed is not None) and not self._place(number, event.path):
             return False
         return step.parent is None or self._parent_fits(step.parent, event)
 
-    @staticmethod
-    def _fits_exec(step: Step, path: str, arguments: tuple[str, ...]) -> bool:
+    def _fits_exec(self, number: int, path: str, arguments: tuple[str, ...]) -> bool:
+        step = self._steps[number]  # by its number: an expression's own hash takes longer than trying it
         if not _fits(step.path, path):
             return False
         if not all(any(_fits(one, text) for text in arguments[1:]) for one in step.argument):
             return False
         return step.except_argument is None or not any(_fits(step.except_argument, text) for text in arguments[1:])
 
-    @staticmethod
-    def _fits_place(step: Step, path: str) -> bool:
+    def _fits_place(self, number: int, path: str) -> bool:
+        step = self._steps[number]
+        if step.listed is not None and not step.listed.fits(path):
+            return False
         return _fits(step.path, path) and (step.except_path is None or not _fits(step.except_path, path))
 
     def _fits_program(self, pattern: re.Pattern[str], event: Event) -> bool:

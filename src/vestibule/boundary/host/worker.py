@@ -32,7 +32,7 @@ PAUSE_SECONDS = 0.004
 BATCH = 8192
 MAX_EVENT_FILE = 64 << 20
 MAX_HASHED = 256 << 20
-PROGRAMS = ("on_exec", "on_exit")
+PROGRAMS = ("on_exec", "on_exit", "on_state")
 ADDRESS_PROGRAMS = ("on_connect4", "on_connect6", "on_sendmsg4", "on_sendmsg6")
 _ADDRESSES = ((socket.AF_INET, "192.0.2.1", "127.0.0.1"), (socket.AF_INET6, "2001:db8::1", "::1"))
 
@@ -248,7 +248,7 @@ class Worker:
             "writes": list(matcher.writes),
             "moved": list(matcher.moved),
             "gone": list(matcher.gone),
-            "connects": matcher.connects,
+            "connects": [[*key, times] for key, times in matcher.connects.items()],
             "programs": [
                 {"path": path, "sha256": session.hashes.get(f"{dev[0]}:{dev[1]}:{inode} {path}", ""), "times": times}
                 for (path, inode, dev), times in list(matcher.programs.items())[:1024]

@@ -80,6 +80,11 @@ def _needle(pattern: str) -> str:
     return max((part.strip("/") for part in parts), key=len)
 
 
+def expressions(patterns: Iterable[str]) -> list[str]:
+    """The same as regular expressions over a whole path, for a process that matches without this module."""
+    return [regex.pattern for pattern in patterns for regex in _compiled(pattern)]
+
+
 def literal_text(pattern: str) -> str:
     """Text that every path that `pattern` matches contains; may be empty."""
     return _needle(pattern)

@@ -37,8 +37,12 @@ struct task_struct {
 	struct mm_struct *mm;
 } CORE;
 struct linux_binprm { struct file *file; } CORE;
-struct sock_common { unsigned short skc_family; } CORE;
-struct sock { struct sock_common __sk_common; } CORE;
+struct in6_addr { union { __u32 u6_addr32[4]; } in6_u; } CORE;
+struct sock_common { unsigned short skc_family; __u32 skc_daddr; __u16 skc_dport; struct in6_addr skc_v6_daddr; } CORE;
+struct kernfs_node { __u64 id; } CORE;
+struct cgroup { struct kernfs_node *kn; } CORE;
+struct sock_cgroup_data { struct cgroup *cgroup; } CORE;
+struct sock { struct sock_common __sk_common; struct sock_cgroup_data sk_cgrp_data; } CORE;
 struct socket { struct sock *sk; } CORE;
 
 #if defined(__TARGET_ARCH_x86)
@@ -76,7 +80,7 @@ enum {
 
 enum kind {
 	EXEC = 1, WRITE = 2, UNLINK = 3, RENAME_FROM = 4, RENAME_TO = 5, LINK = 6, TRUNCATE = 7, CONNECT = 8, UNIX = 9,
-	CALL = 10,
+	CALL = 10, MET = 11,
 };
 enum flag {
 	CUT = 1,       /* a path or an argument list is longer than what is kept */
@@ -118,7 +122,7 @@ struct {
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32); __type(value, __u32); } settings SEC(".maps");
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2); /* address programs may run where a system call is half-way: they have a place of their own */
+	__uint(max_entries, 3); /* programs that can run while another does have places of their own */
 	__type(key, __u32);
 	__type(value, struct event);
 } scratch SEC(".maps");
@@ -499,7 +503,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-static __always_inline int on_address(struct bpf_sock_addr *ctx, int six, int datagram)
+static __always_inline int on_address(struct bpf_sock_addr *ctx, int six, int message)
 {
 	__u32 address[4] = {0, 0, 0, 0};
 	struct group *group;
@@ -521,7 +525,8 @@ static __always_inline int on_address(struct bpf_sock_addr *ctx, int six, int da
 	}
 	group = mine(&id);
 	if (group && (e = begin(1, CONNECT, id))) {
-		e->flags = (ours ? 0 : REFUSED) | (datagram ? DATAGRAM : 0);
+		e->flags = (ours ? 0 : REFUSED) | (ctx->type == 2 ? DATAGRAM : 0);
+		e->arguments[0] = message;
 		e->port = __builtin_bswap16(ctx->user_port);
 		e->number = six ? 10 : 2;
 		__builtin_memcpy(e->data, address, sizeof(address));
@@ -531,16 +536,43 @@ static __always_inline int on_address(struct bpf_sock_addr *ctx, int six, int da
 	return ours;
 }
 
+/* A TCP connection that came about: told by the socket's own group, for the task of the moment may be another. */
+SEC("raw_tp/inet_sock_set_state")
+int on_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (void *)ctx->args[0];
+	struct group *group;
+	struct event *e;
+	__u32 two = 2;
+	__u64 id;
+
+	if (ctx->args[1] != 2 || ctx->args[2] != 1) /* from TCP_SYN_SENT to TCP_ESTABLISHED */
+		return 0;
+	id = BPF_CORE_READ(sk, sk_cgrp_data.cgroup, kn, id);
+	group = bpf_map_lookup_elem(&watched, &id);
+	if (!group || !(e = begin(two, MET, id)))
+		return 0;
+	e->number = BPF_CORE_READ(sk, __sk_common.skc_family);
+	e->port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (e->number == 10)
+		bpf_core_read(e->data, 16, &sk->__sk_common.skc_v6_daddr);
+	else
+		bpf_core_read(e->data, 4, &sk->__sk_common.skc_daddr);
+	e->text = 16;
+	end(group, e);
+	return 0;
+}
+
 SEC("cgroup/connect4")
 int on_connect4(struct bpf_sock_addr *ctx)
 {
-	return on_address(ctx, 0, ctx->type == 2);
+	return on_address(ctx, 0, 0);
 }
 
 SEC("cgroup/connect6")
 int on_connect6(struct bpf_sock_addr *ctx)
 {
-	return on_address(ctx, 1, ctx->type == 2);
+	return on_address(ctx, 1, 0);
 }
 
 SEC("cgroup/sendmsg4")
