@@ -192,13 +192,28 @@ def is_admitted(entries: Iterable[Entry], record: RunRecord) -> bool:
 
 
 def require_admitted(services: Services, record: RunRecord) -> None:
-    """Raises Refused: `task.unadmitted`, or DependencyDown: the log cannot be read."""
+    """Raises Refused: `task.unadmitted`, or `task.agent_changed` when another version of the program is there now;
+    DependencyDown: the log cannot be read.
+    """
     if not is_admitted(services.audit.entries(run=record.id), record):
         raise Refused(
             refusal(
                 "task.unadmitted",
                 "This round of the run was not admitted, so no agent starts.",
                 fact=f"{record.id}, round {record.round}, by {record.cause.trigger or 'nothing'}",
+                agent="Stop here; only a person can go on from this point.",
+                person="Run the ticket again with `vestibule run`.",
+            )
+        )
+    from vestibule.pipeline.prepare import version_now
+
+    now = version_now(record, services.operator)
+    if now != record.agent.version:
+        raise Refused(
+            refusal(
+                "task.agent_changed",
+                "The agent's program is not the version that this round was admitted with.",
+                fact=f"{record.agent.version}; now {now}",
                 agent="Stop here; only a person can go on from this point.",
                 person="Run the ticket again with `vestibule run`.",
             )

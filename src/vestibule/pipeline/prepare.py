@@ -78,7 +78,15 @@ def prepare(
     scripted = False
     if program.needs_model:
         provider, model, scripted = choose_model(operator, agent, model, environ)
-    settings = digest({"adapter": agent.adapter, "mode": agent.mode, "model": model, "command": list(request.command)})
+    settings = digest(
+        {
+            "adapter": agent.adapter,
+            "mode": agent.mode,
+            "model": model,
+            "provider": provider,
+            "command": list(request.command),
+        }
+    )
     ticket = parse_ticket(
         read_ticket(request.ticket), source=request.ticket, author=requester, integrity=Integrity.MEMBER
     )
@@ -109,6 +117,18 @@ def prepare(
         budget=budget_of(role, operator),
         egress=request.egress,
     )
+
+
+def version_now(record: RunRecord, operator: OperatorConfig) -> str:
+    """The agent's version with the program as it is installed now: it may be another one than when the run began.
+
+    Raises:
+        UsageError: the program is not there any more.
+    """
+    agent = record.agent
+    program = adapter(agent.adapter).program_version(tuple(Path(item) for item in operator.sandbox.tools))
+    rest = f"+{agent.model or 'none'}+{agent.version[-12:]}"
+    return f"{agent.adapter}@{program}{rest}" if agent.version.endswith(rest) else agent.version
 
 
 def resolve_base(git: Git, asked: str) -> tuple[str, Sha]:

@@ -70,7 +70,7 @@ class Segments:
             if round_ == 1:
                 steps.run("admit", lambda: self._admit(run))
             else:
-                steps.run(f"admit-{round_}", lambda: admit(self.services, self.runs.get(run), {}))
+                steps.run(f"admit-{round_}", lambda: admit(self.services, self._current(run), {}))
             steps.run(f"work-{round_}", lambda: self._work(run))
             if steps.run(f"check-{round_}", lambda: self._check(run)) != WAITS:
                 steps.run(f"propose-{round_}", lambda: self._propose(run))
@@ -83,7 +83,7 @@ class Segments:
         from vestibule.intake import specify
 
         started = time.monotonic()
-        record = self.runs.get(run)
+        record = self._current(run)
         spec = specify(record.ticket)
         admit(self.services, record, {"ticket": spec.ticket_digest})
         self.services.ledger.open(record.id, record.budget)
@@ -95,6 +95,16 @@ class Segments:
             policy_digest=self.services.policy(record.repo, record.base_commit).digest,
             timings=record.timings.model_copy(update={"intake": clock.elapsed_ms(started)}),
         )
+
+    def _current(self, run: str) -> RunRecord:
+        """The run with the version of its agent's program that would run now: it is what a rung was earned by."""
+        from vestibule.pipeline.prepare import version_now
+
+        record = self.runs.get(run)
+        version = version_now(record, self.services.operator)
+        if version == record.agent.version:
+            return record
+        return self.runs.set(run, agent=record.agent.model_copy(update={"version": version}))
 
     def _work(self, run: str) -> None:
         from vestibule.pipeline.attempt import Attempt

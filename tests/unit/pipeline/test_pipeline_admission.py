@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.attacks.control_world import ALICE, BOB, World, make_world
 
+from vestibule.agents import registry
 from vestibule.core.errors import Refused
 from vestibule.core.labels import Integrity
 from vestibule.core.model import Budget, Event, Person, State, Wall, WallsReport
@@ -230,6 +231,21 @@ def test_an_admission_is_for_one_task_whatever_the_row_says_since(shared: World,
     ticket = record.ticket.model_copy(update={"text": "# Another\n"})
     with pytest.raises(Refused):
         require_admitted(shared.services, record.model_copy(update={"ticket": ticket}))
+
+
+def test_a_round_is_admitted_for_the_program_that_would_run(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rung is earned by a version: what was installed since begins anew, and never runs under the old one's name."""
+    agent = moved.record.agent
+    version = f"{agent.adapter}@any+{agent.model or 'none'}+0123456789ab"
+    moved.services.runs.set(moved.run, round=2, agent=agent.model_copy(update={"version": version}))
+    record = moved.segments._current(moved.run)
+    admit(moved.services, record, {})
+    require_admitted(moved.services, record)
+    monkeypatch.setattr(type(registry.adapter(agent.adapter)), "program_version", lambda *_: "2.0+new")
+    with pytest.raises(Refused) as caught:
+        require_admitted(moved.services, record)
+    assert caught.value.refusal.rule == "task.agent_changed"
+    assert moved.segments._current(moved.run).agent.version == version.replace("@any+", "@2.0+new+")
 
 
 def test_the_first_rounds_admission_is_none_for_the_second(shared: World) -> None:
