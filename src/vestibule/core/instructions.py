@@ -2,7 +2,8 @@
 
 Rules this module keeps:
 1. The text is the base commit's. What stands in a working tree, or in an agent's branch, is never an instruction.
-2. A file outside of the organisation's bound, shown in part only, or labelled as written by outsiders is none.
+2. A file outside of the organisation's bound, shown in part only, labelled as written by outsiders, or in a folder of
+   what others wrote (`node_modules`, `vendor`, test data) is none.
 3. Texts are bounded, and what a reader would not see in them is written out.
 """
 
@@ -29,6 +30,16 @@ NAMES = frozenset({"agents.md", "agent.md", "claude.md", "gemini.md", "qwen.md",
 
 PLACES = frozenset({".github/copilot-instructions.md", ".github/contributing.md", "docs/contributing.md"})
 """Paths that hold instructions for the whole repository, folded."""
+
+FOREIGN = frozenset(
+    {
+        "node_modules", "bower_components", "jspm_packages", "vendor", "vendored", "_vendor", "third_party",
+        "third-party", "thirdparty", "3rdparty", "external", "externals", "extern", "deps", "site-packages", ".venv",
+        "dist-packages", "venv", "pods", "carthage", "subprojects", "testdata", "test_data", "fixtures", "__fixtures__",
+        "snapshots", "__snapshots__",
+    }
+)  # fmt: skip
+"""Folders, folded, that hold what others wrote or what tests quote: no text below them is an instruction."""
 
 _REGULAR = ("100644", "100664", "100755")
 
@@ -64,7 +75,8 @@ def instruction_paths(entries: Iterable[tuple[str, str]], scope: Scope) -> tuple
 
 def _is_one(path: str, scope: Scope) -> bool:
     folded = fold(path)
-    if folded not in PLACES and folded.rpartition("/")[2] not in NAMES:
+    *folders, name = folded.split("/")
+    if (folded not in PLACES and name not in NAMES) or not FOREIGN.isdisjoint(folders):
         return False
     try:
         if normalise_path(path) != path:

@@ -40,6 +40,23 @@ def test_settings_and_other_files_are_none(path: str) -> None:
     assert found(path) == ()
 
 
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "node_modules/left-pad",
+        "vendor/lib",
+        "src/app/Third_Party/x",
+        "tests/fixtures",
+        "src/app/.venv/lib/site-packages/x",
+    ],
+)
+def test_what_others_wrote_and_what_tests_quote_is_none(folder: str) -> None:
+    wide = Scope(read=("**",), write=("**",))
+    paths = [(f"{folder}/{name}", "100644") for name in ("AGENTS.md", "CLAUDE.md", "CONTRIBUTING.md", "code.py")]
+    assert instruction_paths(paths, wide) == ()
+    assert instruction_paths([("src/vendors/AGENTS.md", "100644")], wide) == ("src/vendors/AGENTS.md",)
+
+
 def test_links_are_none() -> None:
     assert found("AGENTS.md", mode="120000") == ()
 
