@@ -38,11 +38,11 @@ def lint(folder: Path | None, *, as_json: bool) -> int:
         emit_json({"ok": not bad, "layers": [layer.name for layer in layers], "problems": found})
     else:
         for name, problem in problems:
-            click.echo(f"{problem.severity}: {name}: {problem.file}:{problem.line}: {problem.what}")
+            _say(f"{problem.severity}: {name}: {problem.file}:{problem.line}: {problem.what}")
             if problem.next_step:
-                click.echo(f"  {problem.next_step}")
+                _say(f"  {problem.next_step}")
         if not bad:
-            click.echo(f"Fit to decide: {', '.join(layer.name for layer in layers)}.")
+            _say(f"Fit to decide: {', '.join(layer.name for layer in layers)}.")
     return VERIFICATION_FAILED if bad else OK
 
 
@@ -125,17 +125,17 @@ def test(folder: Path, *, as_json: bool) -> int:
     else:
         for result in results:
             word = "pass" if result.passed else "FAIL"
-            click.echo(f"{word}  {result.file}: {result.name}{': ' + result.why if result.why else ''}")
+            _say(f"{word}  {result.file}: {result.name}{': ' + result.why if result.why else ''}")
         if not results:
             click.echo("There is no test: write rules named test_… in a file ending in _test.rego.", err=True)
         else:
             for rule in covered:
                 if not rule.covered:
                     why = f" ({', '.join(rule.reasons)})" if rule.reasons else ""
-                    click.echo(f"      {rule.file}:{rule.first_line}: no test notices the loss of `{rule.name}`{why}")
+                    _say(f"      {rule.file}:{rule.first_line}: no test notices the loss of `{rule.name}`{why}")
             held = sum(rule.covered for rule in covered)
-            click.echo(f"{len(results) - len(failed)} of {len(results)} tests passed.")
-            click.echo(f"Coverage: {held} of {len(covered)} rules ({percent(covered)} %).")
+            _say(f"{len(results) - len(failed)} of {len(results)} tests passed.")
+            _say(f"Coverage: {held} of {len(covered)} rules ({percent(covered)} %).")
     return OK if results and not failed else VERIFICATION_FAILED
 
 
@@ -186,11 +186,11 @@ def replay(folder: Path | None, base: str, runs: tuple[str, ...], *, as_json: bo
     else:
         for item in result.differences:
             before, after = (f"{word} ({', '.join(why)})" if why else word for word, why in (item.before, item.after))
-            click.echo(f"{item.run} #{item.seq} {item.action} {one_line(item.resource)}: {before} -> {after}")
-        click.echo(f"{result.replayed} of {result.decisions} decisions of {len(chosen)} runs were asked again.")
+            _say(f"{item.run} #{item.seq} {item.action} {one_line(item.resource)}: {before} -> {after}")
+        _say(f"{result.replayed} of {result.decisions} decisions of {len(chosen)} runs were asked again.")
         if result.without_input:
-            click.echo(f"No input is kept for {len(result.without_input)} of them, so nothing is said about those.")
-        click.echo(f"{len(result.differences)} verdicts differ.")
+            _say(f"No input is kept for {len(result.without_input)} of them, so nothing is said about those.")
+        _say(f"{len(result.differences)} verdicts differ.")
     return VERIFICATION_FAILED if result.differences else OK
 
 
@@ -247,22 +247,29 @@ def _request(source: Path) -> PolicyInput:
         ) from None
 
 
+def _say(line: str) -> None:
+    """One visible line: names of files and rules, and what tests say, may come from a repository that nobody trusts."""
+    from vestibule.core.text.sanitize import one_line
+
+    click.echo(one_line(line, 4000))
+
+
 def _print(found: Explanation, request: PolicyInput) -> None:
     from vestibule.core.text.sanitize import one_line
 
-    click.echo(f"{found.verdict.ruling.value}  {one_line(request.action)}  {one_line(str(request.resource.get('id')))}")
+    _say(f"{found.verdict.ruling.value}  {one_line(request.action)}  {one_line(str(request.resource.get('id')))}")
     for layer in found.layers:
         reasons = ", ".join(layer.reasons) or "nothing against it"
-        click.echo(f"  {layer.layer}: {layer.ruling.value} ({reasons}){' ' + layer.error if layer.error else ''}")
+        _say(f"  {layer.layer}: {layer.ruling.value} ({reasons}){' ' + layer.error if layer.error else ''}")
     for name in found.deciding_facts:
-        click.echo(f"  decided by {one_line(name)} = {one_line(str(request.facts[name]))}")
+        _say(f"  decided by {one_line(name)} = {one_line(str(request.facts[name]))}")
     for reason, places in found.places.items():
-        click.echo(f"  {reason} stands at {', '.join(places) or 'no place in the text: it is made from a fact'}")
+        _say(f"  {reason} stands at {', '.join(places) or 'no place in the text: it is made from a fact'}")
     if found.change is not None and found.turned is not None:
         change = ", ".join(f"{one_line(name)} = {one_line(str(value))}" for name, value in found.change.items())
-        click.echo(f"  it would be {found.turned.ruling.value} with {change}")
+        _say(f"  it would be {found.turned.ruling.value} with {change}")
     else:
-        click.echo("  no change of up to three facts turns it")
+        _say("  no change of up to three facts turns it")
     for item in found.verdict.refusals:
-        click.echo(f"  [{item.rule}] {item.reason} {item.fact}".rstrip())
-        click.echo(f"    {item.next.person}")
+        _say(f"  [{item.rule}] {item.reason} {item.fact}".rstrip())
+        _say(f"    {item.next.person}")

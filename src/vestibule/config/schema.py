@@ -327,6 +327,8 @@ class RepoConfig(_Strict):
     def _rungs_are_roles(self) -> RepoConfig:
         seen: dict[str, str] = {}
         for ladder, rungs in self.trust.ladders.items():
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,62}", ladder):
+                raise ValueError(f"trust.ladders: {ladder!r} is no name; use letters, digits, '-' and '_'")
             for role in rungs:
                 if role not in self.roles:
                     raise ValueError(f"trust.ladders.{ladder}: there is no role {role!r}")

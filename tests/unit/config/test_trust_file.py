@@ -58,7 +58,8 @@ def test_what_cannot_be_read_is_an_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "ladders", ["{main: [docs, nope]}", "{main: [docs]}", "{a: [docs, backend], b: [backend, other]}"]
+    "ladders",
+    ["{main: [docs, nope]}", "{main: [docs]}", "{a: [docs, backend], b: [backend, other]}", '{"a;b": [docs, backend]}'],
 )
 def test_a_ladder_names_roles_once_each(ladders: str) -> None:
     with pytest.raises(ConfigError):

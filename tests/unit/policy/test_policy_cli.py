@@ -154,3 +154,13 @@ def test_a_file_that_holds_no_decisions_is_refused(tmp_path: Path, text: str) ->
     with pytest.raises(VestibuleError) as found:
         call("test", str(tmp_path))
     assert found.value.exit_code == 2
+
+
+def test_what_a_strangers_policies_say_moves_no_cursor(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "p\x1b[2J.rego").write_text(ALLOW_ALL + "x := opa.runtime()\n")
+    code, out = call("lint", str(folder))
+    assert code == 6
+    assert "\x1b" not in out
+    assert "⟦" in out
