@@ -207,6 +207,30 @@ class ViewConfig(_Strict):
         return ViewRule(by=by, paths=self.paths, show=self.show, fields=self.fields, redact=self.redact)
 
 
+def _plain_path(value: str) -> str:
+    parts = value.split("/")
+    if not value or value.startswith("/") or any(part in ("", ".", "..", ".git") for part in parts) or "\0" in value:
+        raise ValueError(f"{value!r}: write a file's path from the repository's top, such as web/package-lock.json")
+    return value
+
+
+RepoPath = Annotated[str, BeforeValidator(lambda v: _plain_path(v) if isinstance(v, str) else v)]
+
+
+class SetupConfig(_Strict):
+    """Commands that make a role's tools, once, in a sandbox of their own. They write below /opt/setup."""
+
+    commands: Annotated[tuple[Argv, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=20)]
+    lockfiles: Annotated[tuple[RepoPath, ...], BeforeValidator(_tuple)] = ()
+    """Files of the base commit that they see, at their paths below /workspace. A change of one makes it anew."""
+    registries: Annotated[tuple[Registry, ...], BeforeValidator(_tuple)] = ()
+    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] = ()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self.hosts
+
+
 class RoleConfig(_Strict):
     """A named maximum of rights."""
 
@@ -216,6 +240,7 @@ class RoleConfig(_Strict):
     commands: Names = ()
     network: Network = Network()
     budget: RoleBudget = RoleBudget()
+    setup: SetupConfig | None = None
     askable: Askable = Askable()
     upstreams: dict[str, Annotated[Names, Field(min_length=1)]] = {}
     """Upstream MCP servers by the operator's name, and globs over the tools of each that this role may call."""

@@ -104,6 +104,8 @@ class SandboxSpec(Noun):
     argv: tuple[str, ...]
     cwd: str = "/workspace"
     env: dict[str, str] = {}
+    path: tuple[str, ...] = ()
+    """Folders inside, before the operator's tools on PATH."""
     mounts: tuple[Mount, ...] = ()
     home_files: dict[str, bytes] = {}
     names: tuple[str, ...] = ()

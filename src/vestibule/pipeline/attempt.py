@@ -6,8 +6,10 @@ Rules it keeps:
 3. A gateway that ends, or an agent that asks without end, kills the sandbox at once; the attempt is refused.
 4. Results are read from outside when every process is dead, the agent's and every command's, and nothing is run in
    the tree.
-5. What people grant while it works is put into effect by `live_scope` alone; one that cannot be believed ends it.
-6. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
+5. Where a runtime monitor stands, every sandbox of the attempt is watched before its program starts; a behaviour
+   that policy denies, and a monitor that fails, end the attempt.
+6. What people grant while it works is put into effect by `live_scope` alone; one that cannot be believed ends it.
+7. The token is worthless outside this run's listeners, is renewed while this process lives, and dies with the attempt.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vestibule.agents.base import CONTEXT_HOST, MODELS_HOST, Plan, Situation
 from vestibule.agents.registry import adapter
+from vestibule.boundary.host.report import HostReport
 from vestibule.boundary.network.report import EgressReport
 from vestibule.core import clock
 from vestibule.core.base import Noun
@@ -31,7 +33,7 @@ from vestibule.core.instructions import Instruction
 from vestibule.core.labels import Label
 from vestibule.core.labels import label_of_all as label_of_files
 from vestibule.core.model import WallsReport
-from vestibule.core.ports import KernelConnect, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.ports import Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.verdict import Ruling, Verdict
 from vestibule.core.view import View
@@ -45,10 +47,12 @@ from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.idle import IdleWatch, Requests
 from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all, owners_of
 from vestibule.pipeline.live_scope import LiveScope
+from vestibule.pipeline.monitor import HostMonitor, WritesSeen
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.run_label import recorded_label, view_details
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.toolchains import Prepared, prepare
 from vestibule.pipeline.transcripts import keep, transcript_of
 from vestibule.sandbox.quota import WorkspaceDisk, clear
 from vestibule.sandbox.removal import remove_tree
@@ -56,6 +60,7 @@ from vestibule.sandbox.removal import remove_tree
 if TYPE_CHECKING:
     from vestibule.boundary.models.gateway import ModelGateway
     from vestibule.boundary.network.gateway import EgressGateway
+    from vestibule.pipeline.commands import SandboxedCommands
     from vestibule.pipeline.upstreams import Upstreams
 
 RENEW_SECONDS = 300.0
@@ -74,6 +79,7 @@ class AttemptResult(Noun):
     down: tuple[Refusal, ...]
     labels: Label
     network: EgressReport | None
+    host: HostReport | None
     sandbox_ms: float
     agent_ms: float
 
@@ -91,15 +97,17 @@ class Attempt:
         self.config = services.config_of(record)
         self.folder = services.folder(record.id) / f"attempt-{record.attempt}"
         self._disk: WorkspaceDisk | None = None
+        self.prepared = Prepared()
         self._requests = Requests()
         self._idle = threading.Event()
         self.network = network_of(services, record, (CONTEXT_HOST, MODELS_HOST))
         self.egress: EgressGateway | None = None
-        self.kernel_connects: Callable[[], Iterable[KernelConnect]] | None = None
-        """What a monitor saw the sandbox's processes connect to; None where nobody looks."""
         self._flooded = threading.Event()
         self.crossing = services.crossing(record)
-        self.crossing.audit = BoundedSink(self.crossing.audit, self._asked_too_much)
+        self.crossing.audit = self._written = WritesSeen(BoundedSink(self.crossing.audit, self._asked_too_much))
+        self.monitor = HostMonitor(services, record, self.crossing, self._ungranted)
+        self._host = HostReport(rung="none")
+        self._commands: SandboxedCommands | None = None
         self.instructions: tuple[Instruction, ...] = ()
         self.live = LiveScope(services, record, self.crossing, self._ungranted)
         self._trouble: Refused | None = None
@@ -161,12 +169,16 @@ class Attempt:
         tokens = TaskTokens(
             agent=self.services.actor(self.record, "agent"), probe=self.services.actor(self.record, "probe")
         )
+        self.prepared = prepare(self.services, self.record, self.config)
+        living.callback(self.prepared.close)
         view = self._project()
         self._instruct()
         plan = self._plan(tokens.agent_token)
+        self.monitor.begin()
+        living.callback(self.monitor.abandon)
         sandbox = self._sandbox = self.services.sandbox.create(self._spec(plan, view))
         living.callback(sandbox.kill)
-        walls = sandbox.report
+        walls = self.services.with_monitor(sandbox.report)
         self.services.require_walls(walls, self.services.minimum(self.config))
         self._open_gateways(host, living, sandbox, tokens, view)
         living.callback(sandbox.kill)
@@ -225,8 +237,9 @@ class Attempt:
         return SandboxSpec(
             run=self.record.id,
             argv=plan.argv,
-            env={**self.network.env, **plan.env},
-            mounts=(*self._workspace_mounts(view, begun=False), *plan.mounts),
+            env={**self.network.env, **self.prepared.env, **plan.env},
+            path=self.prepared.path,
+            mounts=(*self._workspace_mounts(view, begun=False), *self.prepared.mounts, *plan.mounts),
             home_files={**self.network.home_files, **plan.home_files},
             names=self.network.plan.names,
             endpoints=self.network.plan.endpoints,
@@ -254,7 +267,10 @@ class Attempt:
             limits_of(self.services.operator.sandbox, COMMAND_SECONDS),
             self.services.minimum(self.config),
             quota=self.disk.quota,
+            prepared=self.prepared,
+            watch=self.monitor.watch,
         )
+        self._commands = commands
         files = Workspace(self.workspace)
         living.callback(files.close)
         upstreams = self._upstreams()
@@ -325,7 +341,8 @@ class Attempt:
     # --- during -------------------------------------------------------------------------------------------
 
     def _run_agent(self, sandbox: RunningSandbox, view: View) -> SandboxResult:
-        walls = {name: wall.state for name, wall in sandbox.report.walls.items()}
+        report = self.services.with_monitor(sandbox.report)
+        walls = {name: wall.state for name, wall in report.walls.items()}
         for refused in self.network.plan.denied:
             self.services.say(f"{refused.fact}: {refused.reason}")
         record = self.record
@@ -344,6 +361,7 @@ class Attempt:
         with self.services.recorded(record, "agent.start", record.agent.version, details, labels=labels) as found:
             if self.egress is not None:
                 self.egress.begin()
+            self.monitor.watch(sandbox)
             sandbox.go()
             watch = self._watch_idle(sandbox)
             try:
@@ -354,6 +372,7 @@ class Attempt:
             found.update({"exit_code": result.exit_code, "reason": reason, "wall_ms": int(result.wall_ms)})
             found["transcript"] = self._keep_transcript(result)
             self._tell_calls(result)
+            found["monitor"] = self._watched()
         if self._trouble is not None:
             raise self._trouble
         if self._flooded.is_set():
@@ -365,6 +384,17 @@ class Attempt:
                 person=f"Run `vestibule resume {self.record.id}` or start the run anew.",
             )
         return result
+
+    def _watched(self) -> dict[str, Any]:
+        """The monitor's account, when no command runs any more either; what the log says of it."""
+        if self._commands is not None:
+            self._commands.stop()
+        try:
+            self._host = self.monitor.finish()
+        except DependencyDown as error:
+            self._trouble = self._trouble or error
+            return {"error": error.refusal.rule}
+        return self._host.as_details()
 
     def _watch_idle(self, sandbox: RunningSandbox) -> IdleWatch:
         """Stops the agent when it does nothing; without a limit it never looks."""
@@ -449,6 +479,7 @@ class Attempt:
             )
         export = export_workspace(self.workspace, view)
         save_export(self.services, self.record, export)
+        self._host = self.monitor.agreed(self._host, export, self._written.paths)
         return AttemptResult(
             walls=walls,
             exit_code=result.exit_code,
@@ -458,6 +489,7 @@ class Attempt:
             down=self._down(),
             labels=self.crossing.labels.current,
             network=self._network_report(),
+            host=self._host,
             sandbox_ms=sandbox_ms,
             agent_ms=round(result.wall_ms, 1),
         )
@@ -465,8 +497,7 @@ class Attempt:
     def _network_report(self) -> EgressReport | None:
         if self.egress is None:
             return None
-        seen = None if self.kernel_connects is None else self.kernel_connects()
-        return egress_report(self.services, self.record, self.egress, seen)
+        return egress_report(self.services, self.record, self.egress, self.monitor.connects)
 
     def _down(self) -> tuple[Refusal, ...]:
         """Dependencies of the model gateway that were down when the agent asked."""

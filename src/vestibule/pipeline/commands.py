@@ -9,6 +9,7 @@ from vestibule.config.schema import DEFAULT_MINIMUM
 from vestibule.core.errors import DependencyDown
 from vestibule.core.ports import Limits, Mount, Quota, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.toolchains import Prepared
 
 
 class SandboxedCommands:
@@ -27,8 +28,11 @@ class SandboxedCommands:
         minimum: tuple[str, ...] = DEFAULT_MINIMUM,
         *,
         quota: Quota | None = None,
+        prepared: Prepared | None = None,
+        watch: Callable[[RunningSandbox], Callable[[], None]] | None = None,
     ) -> None:
         """`minimum` names the walls without which no command starts; `quota` is the workspace's."""
+        self.prepared = prepared or Prepared()
         self.services = services
         self.minimum = minimum
         self.run_id = run
@@ -45,8 +49,9 @@ class SandboxedCommands:
         spec = SandboxSpec(
             run=self.run_id,
             argv=tuple(argv),
-            env={"PYTHONDONTWRITEBYTECODE": "1"},
-            mounts=self.mounts,
+            env={"PYTHONDONTWRITEBYTECODE": "1", **self.prepared.env},
+            path=self.prepared.path,
+            mounts=(*self.mounts, *self.prepared.mounts),
             limits=limits,
             quota=self.quota,
         )

@@ -6,6 +6,7 @@ forge or the result. A command that cannot run is a failure, never a pass. How e
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vestibule.pipeline.ceilings import disk_of, limits_of
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import result_repository
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.toolchains import Prepared, prepare
 from vestibule.sandbox.quota import WorkspaceDisk, clear
 
 VERIFY_SECONDS = 1800.0
@@ -60,17 +62,26 @@ def _run(
 ) -> tuple[int, str]:
     _remove(folder)
     folder.mkdir(mode=0o700)
-    disk = disk_of(services.operator.sandbox, folder)
-    try:
-        return _run_on(services, record, config, argv, disk)
-    finally:
-        disk.close()
-        _remove(folder)
+    with contextlib.ExitStack() as living:
+        living.callback(_remove, folder)
+        prepared = prepare(services, record, config)
+        living.callback(prepared.close)
+        disk = disk_of(services.operator.sandbox, folder)
+        living.callback(disk.close)
+        spec = _spec(services, record, argv, disk, prepared)
+        sandbox = services.sandbox.create(spec)
+        living.callback(sandbox.kill)
+        services.require_walls(sandbox.report, services.minimum(config))
+        sandbox.go()
+        result = sandbox.wait()
+    output = (result.stdout + result.stderr)[-4000:].decode("utf-8", "replace")
+    return (result.exit_code if result.reason == "exited" else result.exit_code or 124), show_hidden(output)
 
 
-def _run_on(
-    services: Services, record: RunRecord, config: RepoConfig, argv: tuple[str, ...], disk: WorkspaceDisk
-) -> tuple[int, str]:
+def _spec(
+    services: Services, record: RunRecord, argv: tuple[str, ...], disk: WorkspaceDisk, prepared: Prepared
+) -> SandboxSpec:
+    """The approved tree on `disk`, and the command."""
     from vestibule.sandbox.view import materialise, mounts_for, project
 
     workspace = disk.workspace
@@ -78,23 +89,15 @@ def _run_on(
     view = project(source, record.head_commit, _EVERYTHING)
     materialise(source, view, workspace, uid=services.sandbox.workspace_uid(record.id))
     mounts: tuple[Mount, ...] = mounts_for(view, _EVERYTHING, workspace)
-    spec = SandboxSpec(
+    return SandboxSpec(
         run=record.id,
         argv=argv,
-        env={"CI": "true", "PYTHONDONTWRITEBYTECODE": "1"},
-        mounts=mounts,
+        env={"CI": "true", "PYTHONDONTWRITEBYTECODE": "1", **prepared.env},
+        path=prepared.path,
+        mounts=(*mounts, *prepared.mounts),
         limits=limits_of(services.operator.sandbox, VERIFY_SECONDS),
         quota=disk.quota,
     )
-    sandbox = services.sandbox.create(spec)
-    try:
-        services.require_walls(sandbox.report, services.minimum(config))
-        sandbox.go()
-        result = sandbox.wait()
-    finally:
-        sandbox.kill()
-    output = (result.stdout + result.stderr)[-4000:].decode("utf-8", "replace")
-    return (result.exit_code if result.reason == "exited" else result.exit_code or 124), show_hidden(output)
 
 
 def _remove(folder: Path) -> None:

@@ -55,7 +55,7 @@ def draw(
     plan = {
         "argv": spec.argv,
         "cwd": spec.cwd,
-        "env": argv.environment(spec.env, tools.bins(tool_paths)),
+        "env": argv.environment(spec.env, (*spec.path, *tools.bins(tool_paths))),
         "system": system,
         "links": links,
         "tools": tool_binds,

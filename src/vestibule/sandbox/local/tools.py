@@ -65,10 +65,12 @@ def check(tools: Iterable[str | Path], *, home: Path, forbidden: Iterable[Path] 
 
 
 def bins(tools: Iterable[str | Path]) -> tuple[str, ...]:
-    """Folders of programs, for PATH: `TOOL/bin` where there is one, else the tool itself."""
-    return tuple(
-        str(path / "bin") if (path / "bin").is_dir() else str(path) for path in map(Path, tools) if path.is_dir()
-    )
+    """Folders of programs, for PATH: `TOOL/bin` and `TOOL/node_modules/.bin` where they are, else the tool itself."""
+    found: list[Path] = []
+    for tool in map(Path, tools):
+        inner = [tool / name for name in ("bin", "node_modules/.bin") if (tool / name).is_dir()]
+        found += inner or ([tool] if tool.is_dir() else [])
+    return tuple(map(str, found))
 
 
 def _refusal(real: Path, home: Path, kept_away: list[Path]) -> str:
