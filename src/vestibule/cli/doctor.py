@@ -38,7 +38,9 @@ def command(*, as_json: bool) -> int:
     backend.prepare()
     with ThreadPoolExecutor(len(TOOLS)) as pool:
         tools = dict(zip(TOOLS, pool.map(_version, TOOLS.values()), strict=True))
-    report = backend.report()
+    from vestibule.pipeline.monitor import monitor_here, with_monitor
+
+    report = with_monitor(backend.report(), monitor_here().standing())
     missing = report.missing(operator.sandbox.minimum)
     found = {
         "tier": report.tier,

@@ -50,6 +50,7 @@ def command(
 
     driver = open_driver()
     driver.services.sandbox.prepare()
+    driver.services.monitor.start()
     request = RunRequest(
         ticket=ticket,
         repo=repo,

@@ -169,6 +169,11 @@ class RunningSandbox(Protocol):
         """Sockets inside the namespace, served outside: listeners by name, by `host:port`, and `RESOLVER`'s two."""
         ...
 
+    @property
+    def place(self) -> tuple[Path | None, int]:
+        """Its cgroup v2 folder (None: it has none) and the pid of its first process, as seen outside."""
+        ...
+
     def listen(self, address: str, port: int) -> socket.socket:
         """One more listener inside, on a loopback address. Raises `DependencyDown("sandbox")`."""
         ...

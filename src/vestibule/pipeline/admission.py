@@ -133,8 +133,9 @@ def admit(services: Services, record: RunRecord, details: dict[str, Any]) -> Non
         DependencyDown: policy, log, sandbox or git did not answer.
     """
     config = services.config_of(record)
-    report: WallsReport = services.sandbox.report()
-    missing = report.missing(services.minimum(config))
+    minimum = services.minimum(config)
+    report: WallsReport = services.with_monitor(services.sandbox.report(), minimum)
+    missing = report.missing(minimum)
     permission = permission_of(services, record)
     from vestibule.pipeline.prepare import read_trust
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vestibule.config.schema import DEFAULT_MINIMUM
 from vestibule.core.errors import DependencyDown
@@ -35,6 +35,7 @@ class SandboxedCommands:
         self.prepared = prepared or Prepared()
         self.services = services
         self.minimum = minimum
+        self.watch = watch
         self.run_id = run
         self.mounts = mounts
         self.limits = limits
@@ -56,16 +57,20 @@ class SandboxedCommands:
             quota=self.quota,
         )
         sandbox = self.services.sandbox.create(spec)
+        ended: Callable[[], None] | None = None
         try:
             self.services.require_walls(sandbox.report, self.minimum)
             with self._lock:
                 if self._stopped:
                     raise DependencyDown("sandbox", "The agent has ended; no command starts any more.")
                 self._live.add(sandbox)
+            ended = self.watch(sandbox) if self.watch is not None else None
             sandbox.go()
             return sandbox.wait()
         finally:
             sandbox.kill()
+            if ended is not None:
+                ended()
             with self._lock:
                 self._live.discard(sandbox)
 

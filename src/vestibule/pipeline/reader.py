@@ -100,6 +100,7 @@ class Reader:
                 }
                 for item in self._decisions(record)
             ],
+            "monitor": record.host.as_json() if record.host is not None else {"rung": "none"},
             "egress": record.network.as_json() if record.network is not None else {"mode": record.egress},
             "dropped": [{"path": path, "reason": reason} for path, reason in record.dropped],
             "questions": [question_json(item) for item in asked_views(self.services, record)],

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
+from vestibule.boundary.host.report import HostReport
 from vestibule.boundary.network.report import EgressReport
 from vestibule.core import clock
 from vestibule.core.base import Noun
@@ -98,6 +99,8 @@ class RunRecord(Noun):
     """Refusals of dependencies that the agent met in its last attempt: why there may be no change."""
     network: EgressReport | None = None
     """What the last attempt did at the network crossing."""
+    host: HostReport | None = None
+    """What the runtime monitor saw of the last attempt."""
     walls: WallsReport | None = None
     timings: Timings = Timings()
 

@@ -31,6 +31,7 @@ from vestibule.core.verdict import Ruling
 from vestibule.pipeline.admission import admit
 from vestibule.pipeline.egress import egress_findings
 from vestibule.pipeline.engine import Segment, Steps
+from vestibule.pipeline.monitor import host_findings
 from vestibule.pipeline.questions import apply_grants, granted, pending, unheard
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import apply_result, last_proposed, result_repository
@@ -132,6 +133,7 @@ class Segments:
             labels=done.labels,
             down=done.down,
             network=done.network,
+            host=done.host,
             timings=record.timings.model_copy(update={"sandbox": done.sandbox_ms, "agent": done.agent_ms}),
         )
 
@@ -170,7 +172,7 @@ class Segments:
             walls_stood=stood,
             gate_configured=True,
             secrets=known_secrets(self.services, record),
-            more=(*applied.findings, *not_run(config.scanners), *_about_exit(record), *egress_findings(record)),
+            more=(*applied.findings, *not_run(config.scanners), *_about_exit(record), *_seen(record)),
         )
         verdict = proposal.verdict
         denied = verdict.ruling is Ruling.DENY
@@ -400,6 +402,11 @@ class Segments:
         except Refused:
             # The log itself is what is down; the run's row and exit code say so.
             return
+
+
+def _seen(record: RunRecord) -> tuple[Finding, ...]:
+    """What gateways and monitor saw that a reviewer has to know."""
+    return (*egress_findings(record), *host_findings(record))
 
 
 def _about_exit(record: RunRecord) -> tuple[Finding, ...]:

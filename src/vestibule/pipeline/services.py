@@ -25,12 +25,17 @@ from vestibule.store.database import Database, make_private_folder
 
 if TYPE_CHECKING:
     from vestibule.audit.log import AuditLog
+    from vestibule.boundary.host.monitor import Monitor
     from vestibule.cost.ledger import Ledger
     from vestibule.policy import PolicySet
     from vestibule.review.gates import Gates
     from vestibule.review.questions import QuestionBook
     from vestibule.review.signing import ReviewKey
     from vestibule.sandbox.local import LocalSandbox
+
+MONITORED = ("monitor", "cgroup_egress")
+"""Walls that the runtime monitor adds to those of a sandbox."""
+
 
 class Services:
     """Everything the segments need, wired once."""
@@ -98,6 +103,13 @@ class Services:
 
         return LocalSandbox(tools=self.operator.sandbox.tools, state=self.home)
 
+    @property
+    def monitor(self) -> Monitor:
+        """This process's; it lives as long as the process."""
+        from vestibule.pipeline.monitor import monitor_here
+
+        return monitor_here()
+
     def folder(self, run: str) -> Path:
         """The run's own folder in the state folder (0700)."""
         return make_private_folder(self.home / "runs" / run)
@@ -114,10 +126,18 @@ class Services:
 
     def require_walls(self, report: WallsReport, minimum: tuple[str, ...]) -> None:
         """Before anything starts in a sandbox, whichever it is. Raises `DependencyDown`: `walls`."""
-        missing = report.missing(minimum)
+        missing = self.with_monitor(report, minimum).missing(minimum)
         if missing:
             fact = ", ".join(missing)
             raise DependencyDown("walls", "A wall of the configured minimum does not stand.", fact=fact)
+
+    def with_monitor(self, report: WallsReport, minimum: tuple[str, ...] = MONITORED) -> WallsReport:
+        """`report` with the walls that the monitor adds, where one of them is asked for."""
+        if not set(minimum) & set(MONITORED):
+            return report
+        from vestibule.pipeline.monitor import with_monitor
+
+        return with_monitor(report, self.monitor.standing())
 
     def policy(self, repo: Path, base: Sha) -> PolicySet:
         """Shipped, organisation's and repository's policies; the last from the base commit."""

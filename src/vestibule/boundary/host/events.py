@@ -143,7 +143,8 @@ def parse(record: bytes, machine: str = "x86_64") -> Event:
         raise BadRecord("of an unknown kind or size")
     place = record[HEAD.size : HEAD.size + path_size]
     text = record[HEAD.size + path_size : HEAD.size + path_size + text_size]
-    path, arguments, address, call = "", (), "", ""
+    path, address, call = "", "", ""
+    arguments: tuple[str, ...] = ()
     if kind in (EXEC, WRITE):
         path = path_of(place, flags)
         if kind == EXEC:
@@ -153,7 +154,7 @@ def parse(record: bytes, machine: str = "x86_64") -> Event:
         address = str(ipaddress.ip_address(text[:4] if number == 2 else text[:16]))
     elif kind == UNIX:
         shown = text.rstrip(b"\0")
-        address = ("@" + shown[1:].decode("utf-8", "replace")) if shown[:1] == b"\0" else shown.decode("utf-8", "replace")
+        address = shown.decode("utf-8", "replace").replace("\0", "@", 1)  # as ss(8) shows an abstract one
     elif kind == CALL:
         call = _CALLS.get(machine, {}).get(number, str(number))
     else:

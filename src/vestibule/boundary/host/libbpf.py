@@ -108,14 +108,14 @@ class Object:
     def open_ring(self, record: Record) -> int:
         """Give each event to `record`; the descriptor that tells when there are some."""
 
+        taken = 0
+
         def arrived(_: int, data: int, size: int) -> int:
             nonlocal taken
             record(ctypes.string_at(data, size))
             taken += 1
             # A ring that is filled as fast as it is emptied must not keep us here for ever.
             return 0 if taken % PORTION else -_ENOUGH
-
-        taken = 0
 
         self._callback = _CALLBACK(arrived)
         self._ring = self._lib.ring_buffer__new(self.map_fd("ring"), self._callback, None, None)

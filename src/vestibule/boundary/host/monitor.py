@@ -13,66 +13,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from vestibule.boundary.host.rules import Match
-from vestibule.core.base import Noun
+from vestibule.boundary.host.seen import Standing, Summary
 from vestibule.core.errors import DependencyDown
-from vestibule.core.ports import KernelConnect
 
 START_SECONDS = 15.0
 ANSWER_SECONDS = 20.0
 SILENCE_SECONDS = 5.0
 """So long without a word, and the monitor counts as dead. It says one four times a second."""
 
+DECIDE_SECONDS = 30.0
 MAX_WORD = 1 << 20
 _HERE = Path(__file__).parent
 _ROOT = str(_HERE.parent.parent.parent)
-
-
-class Program(Noun):
-    """A program that was executed. `sha256` is empty when the file was another one before it could be read."""
-
-    path: str
-    sha256: str = ""
-    times: int = 1
-
-
-class Summary(Noun):
-    """All that was seen of one run. `sha256` is of the event stream: each record after its length (4 bytes, little)."""
-
-    count: int = 0
-    kinds: dict[str, int] = {}
-    drops: int = 0
-    sha256: str = ""
-    cut: bool = False
-    full: bool = False
-    left_out: int = 0
-    writes: tuple[str, ...] = ()
-    moved: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
-    connects: tuple[KernelConnect, ...] = ()
-    programs: tuple[Program, ...] = ()
-
-
-class Standing(Noun):
-    """Whether a monitor stands here: its rung (`none` when not), and what proved it or why not."""
-
-    rung: str
-    proved_by: str
-
-    @property
-    def up(self) -> bool:
-        return self.rung != "none"
 
 
 OnMatch = Callable[[Match], None]
@@ -89,6 +53,27 @@ class Watch:
         self._on_down = on_down
         self._down = ""
         self._lock = threading.Lock()
+        self._matches: queue.SimpleQueue[Match | None] = queue.SimpleQueue()
+        self._decider = threading.Thread(target=self._decide, daemon=True, name="monitor-matches")
+        self._decider.start()
+
+    def tell(self, match: Match | None) -> None:
+        """A match, in its order; None: there are no more."""
+        self._matches.put(match)
+
+    def settle(self) -> None:
+        """Every match that was told is decided when this returns."""
+        self.tell(None)
+        self._decider.join(DECIDE_SECONDS)
+        if self._decider.is_alive():
+            self.fail("a match was not decided in time")
+
+    def _decide(self) -> None:
+        while (match := self._matches.get()) is not None:
+            try:
+                self.on_match(match)
+            except Exception as error:  # noqa: BLE001 - what cannot be decided ends the run
+                self.fail(f"a match could not be decided: {type(error).__name__}")
 
     @property
     def down(self) -> str:
@@ -122,9 +107,15 @@ class Watch:
 class Monitor:
     """The monitor of this process. `start` begins in the background; `standing` waits for it."""
 
-    def __init__(self, behaviours: Sequence[Mapping[str, Any]], group_parent: Path | None, *, ring_bytes: int = 0):
+    def __init__(
+        self,
+        behaviours: Callable[[], Sequence[Mapping[str, Any]]],
+        group_parent: Callable[[], Path | None],
+        *,
+        ring_bytes: int = 0,
+    ) -> None:
         """`group_parent`: the cgroup v2 folder below which sandboxes' groups are made. `ring_bytes` 0: as built."""
-        self._behaviours = list(behaviours)
+        self._behaviours = behaviours
         self._parent = group_parent
         self._ring_bytes = ring_bytes
         self._started: Future[Standing] | None = None
@@ -166,6 +157,11 @@ class Monitor:
         self._end("the monitor was stopped")
 
     @property
+    def broken(self) -> bool:
+        """Whether it stood once and does no more."""
+        return bool(self._dead) and self._process is not None
+
+    @property
     def pid(self) -> int:
         """Of its process; 0 without one."""
         return self._process.pid if self._process is not None else 0
@@ -181,7 +177,8 @@ class Monitor:
     def _launch(self) -> Standing:
         if os.geteuid() != 0:
             return self._none("the supervisor is not root, so the kernel loads no programs of its")
-        if self._parent is None:
+        parent = self._parent()
+        if parent is None:
             return self._none("there is no cgroup v2 tree here to tell sandboxes apart by")
         program = _HERE / "bpf" / f"monitor.{os.uname().machine}.o"
         if not program.is_file():
@@ -190,7 +187,7 @@ class Monitor:
         command = (sys.executable, "-I", "-S", "-B", str(_HERE / "worker.py"), _ROOT, str(theirs.fileno()))
         try:
             self._process = subprocess.Popen(
-                [*command, str(program), str(self._ring_bytes), str(self._parent)],
+                [*command, str(program), str(self._ring_bytes), str(parent)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -214,7 +211,7 @@ class Monitor:
             return Standing(rung="none", proved_by=why)
         control.settimeout(SILENCE_SECONDS)
         threading.Thread(target=self._read, daemon=True, name="monitor-words").start()
-        self.ask("behaviours", behaviours=self._behaviours)
+        self.ask("behaviours", behaviours=list(self._behaviours()))
         return Standing(rung=str(said["rung"]), proved_by=str(said["proved_by"]))
 
     def _none(self, why: str) -> Standing:
@@ -243,9 +240,7 @@ class Monitor:
         if "match" in said:
             watch = self._watches.get(said["key"])
             if watch is not None:
-                threading.Thread(
-                    target=self._told, args=(watch, Match(**said["match"])), daemon=True, name="monitor-match"
-                ).start()
+                watch.tell(Match(**_texts(said["match"])))
         elif "id" in said:
             reply = self._replies.pop(said["id"], None)
             if reply is not None:
@@ -258,17 +253,11 @@ class Monitor:
         for fd in fds:
             os.close(fd)
 
-    @staticmethod
-    def _told(watch: Watch, match: Match) -> None:
-        try:
-            watch.on_match(match)
-        except Exception as error:  # noqa: BLE001 - what cannot be decided ends the run
-            watch.fail(f"a match could not be decided: {type(error).__name__}")
-
     def _end(self, why: str) -> None:
         """It is over: whoever waits or is watched is told."""
         with self._lock:
-            self._dead = self._dead or why
+            if not self._dead:
+                self._dead = why
             replies, self._replies = self._replies, {}
             watches = list(self._watches.values())
         process = self._process
@@ -285,9 +274,7 @@ class Monitor:
 
     # --- watching -----------------------------------------------------------------------------------------
 
-    def watch(
-        self, key: str, *, writable: Sequence[str], file: int = -1, on_match: OnMatch, on_down: OnDown
-    ) -> Watch:
+    def watch(self, key: str, *, writable: Sequence[str], file: int = -1, on_match: OnMatch, on_down: OnDown) -> Watch:
         """Open a watch. `writable`: folders inside that may be written. `file`: takes the event stream, bounded.
 
         Raises DependencyDown: `monitor`.
@@ -310,6 +297,7 @@ class Monitor:
             _, fds = self._ask("close", (), key=watch.key)
         finally:
             self._watches.pop(watch.key, None)
+            watch.settle()
         with os.fdopen(fds[0], "rb") as file:
             raw = _texts(json.loads(file.read()))
         names = ("protocol", "address", "port", "program", "refused", "count")
@@ -340,7 +328,7 @@ class Monitor:
             said, given = reply.result(timeout=ANSWER_SECONDS)
         except (OSError, TimeoutError) as error:
             self._replies.pop(number, None)
-            raise _down(self._dead or str(error) or type(error).__name__) from None
+            raise _down(str(error) or type(error).__name__) from None
         if "error" in said:
             for fd in given:
                 os.close(fd)
@@ -366,13 +354,3 @@ def _down(why: str) -> DependencyDown:
         fact=why,
         person="Run `vestibule doctor`: it says whether the monitor stands here, and why not.",
     )
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """For tests and probes: whether it became true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True

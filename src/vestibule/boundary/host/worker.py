@@ -350,18 +350,19 @@ def _probe(folder: Path, told: int) -> None:
     """What the probe does: never returns."""
     try:
         (folder / "cgroup.procs").write_text("0")
-        out = []
-        for family, *both in _ADDRESSES:
-            for address in both:
-                for how in ("connect", "sendto"):
-                    out.append(f"{how}_{address} {_try(family, address, how)}")
+        out = [
+            f"{how}_{address} {_try(family, address, how)}"
+            for family, *both in _ADDRESSES
+            for address in both
+            for how in ("connect", "sendto")
+        ]
         name = f"/tmp/vestibule-monitor-{os.getpid()}"  # noqa: S108 - made exclusively below
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        out.append("file " + os.readlink(f"/proc/self/fd/{fd}"))
-        os.unlink(name)
+        out.append(f"file {Path(f'/proc/self/fd/{fd}').readlink()}")
+        Path(name).unlink()
         os.write(told, "\n".join(out).encode())
         os.close(told)
-        os.execv("/bin/true", ["true"])
+        os.execv("/bin/true", ["true"])  # noqa: S606 - an absolute path and a list
     finally:
         os._exit(1)
 

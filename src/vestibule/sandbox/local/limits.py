@@ -91,6 +91,12 @@ def _v2_parent(own: Path, top: Path | None) -> Path:
     return own
 
 
+def v2_folder() -> Path | None:
+    """The cgroup v2 folder below which sandboxes' groups are made; None where there is no such tree."""
+    place = own_place()
+    return None if place.v2 is None else _v2_parent(place.v2, place.top)
+
+
 def _may_move_below(folder: Path) -> bool:
     """Moving a process needs the right to write the common ancestor's `cgroup.procs`, which is this folder's."""
     return os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)

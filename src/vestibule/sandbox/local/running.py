@@ -115,6 +115,13 @@ class Running:
         found = self._proof.result() if self._proof else walls.nothing_proved("this sandbox is the probe")
         return walls.for_sandbox(found, self.ready).model_copy(update={"start_ms": round(self.start_ms, 3)})
 
+    @property
+    def place(self) -> tuple[Path | None, int]:
+        folders = (Path(item) for item in self.ready.get("folders", ()))
+        return next((item for item in folders if (item / "cgroup.controllers").exists()), None), int(
+            self.ready.get("inside", 0)
+        )
+
     def connect(self, name: str) -> socket.socket:
         if name not in self.listeners:
             raise KeyError(name)
