@@ -20,6 +20,9 @@ _OPA = "tests/unit/policy/test_policy_opa.py::"
 _LINT = "tests/unit/policy/test_policy_lint.py::"
 _WALLS = "tests/unit/sandbox/test_sandbox_walls.py::"
 _LIFE = "tests/unit/sandbox/test_sandbox_lifecycle.py::"
+_QUOTA = "tests/unit/sandbox/test_sandbox_quota.py::"
+_CEILINGS = "tests/e2e/test_ceilings.py::"
+_SETUP = "tests/e2e/test_setup.py::"
 _GATES = "tests/unit/review/test_review_gates.py::"
 _QUESTIONS = "tests/unit/review/test_review_questions.py::"
 _SIGNING = "tests/unit/review/test_review_signing.py::"
@@ -95,6 +98,13 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("sandbox", "records of what is to be ended", "dependency.sandbox", _LIFE + "test_reap_refuses_a_record_it_cannot_read"),
     ("sandbox", "an end that ends everything", "dependency.sandbox", _LIFE + "test_an_end_that_left_something_is_never_reported_as_an_end"),
     ("sandbox", "room on the disk", "dependency.disk", _LIFE + "test_who_waits_for_a_sandbox_that_filled_the_disk_is_refused"),
+    ("sandbox", "a workspace within its quota", "sandbox.quota", _CEILINGS + "test_an_agent_that_fills_its_workspace_is_stopped_and_the_run_refused"),
+    ("sandbox", "a folder for the workspace's disk", "dependency.workspace", _QUOTA + "test_a_folder_that_cannot_be_written_refuses"),
+    ("sandbox", "the right to mount the workspace's disk", "counted instead, and said so", _QUOTA + "test_without_the_right_to_mount_the_quota_is_counted_and_says_so"),
+    ("toolchains", "set-up commands that succeed", "setup.failed", _SETUP + "test_a_setup_that_fails_ends_the_run_before_the_agent"),
+    ("toolchains", "lock files of the base commit", "setup.failed", _SETUP + "test_a_lock_file_that_the_base_commit_lacks_is_a_failure"),
+    ("toolchains", "a kept result that is unchanged", "dependency.toolchain", _SETUP + "test_a_kept_result_that_was_changed_is_refused"),
+    ("toolchains", "a folder for results", "dependency.toolchain", "tests/unit/sandbox/test_sandbox_toolchain.py::test_a_store_that_cannot_be_written_is_a_broken_dependency"),
     ("review", "review key", "dependency.review_key", _E2E + "test_review_key_open_to_others_refuses"),
     ("review", "review key that was there before", "dependency.review_key", _SIGNING + "test_a_missing_key_is_refused_unless_it_is_the_first"),
     ("review", "state database", "dependency.database", _GATES + "test_a_database_that_is_gone_is_refused"),

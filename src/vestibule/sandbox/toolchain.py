@@ -114,7 +114,7 @@ class Store:
     def prune(self) -> None:
         """Remove what was not used for longest, beyond `KEPT`, and what dead processes left half made."""
         found = []
-        for place in self.folder.glob("*"):
+        for place in self.folder.glob("[!.]*"):
             with contextlib.suppress(OSError):
                 found.append((place.stat().st_mtime_ns, place))
         for place in self.folder.glob(".*"):
