@@ -19,7 +19,7 @@ install: $(VENV)/.run  ## Build .venv with the vestibule command in .venv/bin
 
 test: test-setup lint docs unit  ## Everything: set-up, lint, docs, the whole test suite
 
-test-setup: $(VENV)/.dev system-test build/tools/.installed build/conformance/.installed
+test-setup: $(VENV)/.dev system-test build/tools/.installed build/conformance/.installed build/tools/.opa
 
 unit:
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
