@@ -242,11 +242,3 @@ def test_a_configured_scanner_that_does_not_run_is_said_and_held(make_house: Cal
     done = house.vestibule("check", "--repo", str(house.repo), "--head", run["branch"], "--json")
     assert done.code == 3
     assert done.json["verdict"] == "hold"
-
-
-def test_a_network_that_is_not_carried_is_said(make_house: Callable[[str], House]) -> None:
-    network = '    commands: ["python3"]\n    network: {hosts: ["docs.example.com:443"], registries: [pip]}\n'
-    house = make_house(CONFIG.replace('    commands: ["python3"]\n', network))
-    done = house.change("getent hosts docs.example.com && exit 1; echo '#' >> src/app.py")
-    assert done.code == 3, done.err
-    assert "docs.example.com:443" in done.err

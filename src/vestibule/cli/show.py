@@ -45,6 +45,7 @@ def command(run: str, as_json: bool, diff: bool, whole: bool) -> None:
     _head(page, view, record)
     _refusals(page, view)
     _findings(page, view)
+    _learned(page, record)
     if diff:
         _diff(page, view)
     _questions(page, view, every=True)
@@ -65,6 +66,7 @@ def print_summary(services: Services, record: RunRecord) -> None:
     _refusals(page, view)
     _findings(page, view)
     _questions(page, view, every=False)
+    _learned(page, record)
     page.whole(f"{'more':<10}vestibule show {view.run}")
 
 
@@ -100,6 +102,8 @@ def _head(page: Page, view: RunView, record: RunRecord) -> None:
             f"{format_usd(usage.cost_nano_usd)} in {_count(usage.requests, 'request')}: "
             f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cached}",
         )
+    for words in _reached(record):
+        page.row("reached", styled(words))
     if view.walls:
         up = [name for name, wall in view.walls.walls.items() if wall.state == "up"]
         page.row("walls", f"{', '.join(up)} ({view.walls.tier})")
@@ -110,6 +114,44 @@ def _head(page: Page, view: RunView, record: RunRecord) -> None:
     step = _next_step(view)
     if step:
         page.whole(Text.assemble(Text(f"{'next':<10}", "dim"), step))
+
+
+def _reached(record: RunRecord) -> list[str]:
+    """What left the sandbox, one line a name."""
+    found: dict[str, list[int]] = {}
+    for row in record.network.connections if record.network else ():
+        if row.verdict == "allow":
+            counts = found.setdefault(row.key, [0, 0, 0])
+            for index, value in enumerate((row.count, row.sent, row.received)):
+                counts[index] += value
+    return [
+        f"{key}: {_count(count, 'connection')}, {_size(sent)} out, {_size(received)} in"
+        for key, (count, sent, received) in sorted(found.items())[:20]
+    ]
+
+
+def _learned(page: Page, record: RunRecord) -> None:
+    """What learning found: which program asked for what, what allows it, and what else that allows."""
+    from vestibule.cli.terminal import styled
+
+    report = record.network
+    if report is None or report.mode != "learn":
+        return
+    page.title("learned")
+    if not report.needs:
+        page.line("The agent reached no name that is not listed.")
+    for need in report.needs:
+        who = ", ".join(need.programs) or "a program that could not be told"
+        page.line(styled(f"{need.key} by {who}, {_count(need.count, 'connection')}"), hang=2)
+        if need.refused:
+            page.line("  ", styled(f"refused by {need.refused}: a rule for it would change nothing"), hang=4)
+            continue
+        for item in need.also:
+            page.line("  ", styled(f"would also allow {item}", "dim"), hang=4)
+    if report.config_block:
+        page.title("to allow exactly these, in .vestibule/config.yaml")
+        for line in report.config_block.splitlines():
+            page.whole(line)
 
 
 def _now(record: RunRecord) -> str:
@@ -260,6 +302,13 @@ def _reviews(page: Page, view: RunView) -> None:
         page.line(
             Text(f"{time}  ", "dim"), styled(f"{item.person.id} ({item.choice}{mark}): "), styled(item.reason), hang=2
         )
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
 
 
 def _count(number: int, noun: str) -> str:

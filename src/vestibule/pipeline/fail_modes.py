@@ -12,6 +12,7 @@ from vestibule.core.model import FailMode
 _E2E = "tests/e2e/test_dependencies.py::"
 _KILL = "tests/e2e/test_kill.py::"
 _CONTEXT = "tests/unit/boundary/context/test_context_dependencies.py::"
+_NETWORK = "tests/egress/test_egress_faults.py::"
 _MODELS = "tests/unit/boundary/models/test_model_failures.py::"
 _AUDIT = "tests/unit/audit/test_audit_failures.py::"
 _ATTACKS = "tests/unit/audit/test_audit_attacks.py::"
@@ -89,6 +90,14 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("changes", "audit log", "dependency.audit", _CHANGES + "gateway.py::test_a_log_that_is_down_refuses"),
     ("changes", "openat2 of the kernel", "dependency.openat2", _CHANGES + "export.py::test_without_openat2_nothing_is_exported"),
     ("changes", "guards that see", "dependency.changes", _CHANGES + "gateway.py::test_a_dead_guard_stops_the_run_before_it_starts"),
+    ("network", "policy", "dependency.policy", _NETWORK + "test_a_policy_that_raises_lets_nothing_out"),
+    ("network", "audit log", "dependency.audit", _NETWORK + "test_a_log_that_takes_nothing_lets_nothing_out"),
+    ("network", "room on the log's disk during a transfer", "dependency.audit", _NETWORK + "test_a_log_that_fills_up_during_a_transfer_is_said_and_the_next_connection_stays_inside"),
+    ("network", "a look-up that answers in time", "network.unresolved", _NETWORK + "test_a_look_up_that_breaks_or_stalls_lets_nothing_out"),
+    ("network", "our own code", "dependency.network", _NETWORK + "test_a_look_up_that_breaks_or_stalls_lets_nothing_out"),
+    ("network", "a program that can be told, where a rule is for some", "network.program", "tests/unit/sandbox/test_sandbox_whose.py::test_a_process_that_cannot_be_looked_at_makes_it_not_known"),
+    ("network", "the operator's client, for a registry", "network.registry", "tests/unit/boundary/network/test_network_rules.py::test_what_cannot_be_carried_is_said"),
+    ("network", "gateway process", "dependency.gateway", "tests/e2e/test_egress_way.py::test_an_egress_gateway_that_ends_in_the_middle_of_a_transfer_ends_the_run"),
     ("sandbox", "bubblewrap", "dependency.sandbox", _E2E + "test_missing_bubblewrap_refuses"),
     ("sandbox", "user namespaces", "dependency.sandbox", "tests/unit/sandbox/test_sandbox_without_root.py::test_without_user_namespaces_everything_is_refused"),
     ("sandbox", "walls that stand", "dependency.<wall>", _WALLS + "test_no_program_starts_when_a_needed_wall_is_down"),
