@@ -63,3 +63,9 @@ def test_a_changed_policy_is_tried_on_past_runs(house: House) -> None:
     done = house.vestibule("policy", "replay", str(other))
     assert done.code == 0
     assert "No input is kept for" in done.out
+
+    house.repo.rename(house.folder / "moved")
+    done = house.vestibule("policy", "replay", str(other), "--json")
+    assert (done.code, done.json["runs"]) == (0, 0)
+    assert [item["run"] for item in done.json["left_out"]] == [run]
+    assert house.vestibule("policy", "replay", str(other), "--run", run).code == 2

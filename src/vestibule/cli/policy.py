@@ -170,10 +170,16 @@ def replay(folder: Path | None, base: str, runs: tuple[str, ...], *, as_json: bo
     result = Replay()
     chosen = [services.runs.get(run) for run in runs] if runs else services.runs.all()
     for record in chosen:
-        git = Git.open(record.repo)
-        commit = git.commit_of(base) if base else record.base_commit
-        if commit is None:
-            raise UsageError(f"There is no commit {one_line(base)} in {record.repo}.")
+        try:
+            git = Git.open(record.repo)
+            commit = git.commit_of(base or record.base_commit)
+            if commit is None:
+                raise UsageError(f"There is no commit {one_line(base or record.base_commit)} in {record.repo}.")
+        except UsageError as error:
+            if runs:
+                raise
+            result.left_out[record.id] = error.what
+            continue
         key = (record.repo, commit)
         if key not in policies:
             organisation = None if folder is None else [folder]
@@ -182,14 +188,17 @@ def replay(folder: Path | None, base: str, runs: tuple[str, ...], *, as_json: bo
         events = ((entry.seq, entry.event) for entry in services.audit.entries(run=record.id))
         ask_again(policies[key], events, kept_inputs(services.folder(record.id)), result)
     if as_json:
-        emit_json({"ok": not result.differences, "runs": len(chosen), **result.as_json()})
+        emit_json({"ok": not result.differences, "runs": len(chosen) - len(result.left_out), **result.as_json()})
     else:
         for item in result.differences:
             before, after = (f"{word} ({', '.join(why)})" if why else word for word, why in (item.before, item.after))
             _say(f"{item.run} #{item.seq} {item.action} {one_line(item.resource)}: {before} -> {after}")
-        _say(f"{result.replayed} of {result.decisions} decisions of {len(chosen)} runs were asked again.")
+        asked = len(chosen) - len(result.left_out)
+        _say(f"{result.replayed} of {result.decisions} decisions of {asked} runs were asked again.")
         if result.without_input:
             _say(f"No input is kept for {len(result.without_input)} of them, so nothing is said about those.")
+        for run, why in result.left_out.items():
+            _say(f"{run} was left out: {why}")
         _say(f"{len(result.differences)} verdicts differ.")
     return VERIFICATION_FAILED if result.differences else OK
 

@@ -38,12 +38,14 @@ class Difference:
 
 @dataclass(slots=True)
 class Replay:
-    """What came of it. `without_input` are decisions whose input was not kept, as run and entry number."""
+    """What came of it. `without_input` are decisions whose input was not kept, as run and entry number; `left_out`
+    runs whose repository or base commit is gone, with why."""
 
     decisions: int = 0
     replayed: int = 0
     differences: list[Difference] = field(default_factory=list)
     without_input: list[tuple[str, int]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class Replay:
             "replayed": self.replayed,
             "differences": [item.as_json() for item in self.differences],
             "without_input": [{"run": run, "seq": seq} for run, seq in self.without_input],
+            "left_out": [{"run": run, "why": why} for run, why in self.left_out.items()],
         }
 
 
