@@ -200,7 +200,7 @@ class Attempt:
         view = project(source, start_commit(self.services, self.record), self.record.scope)
         # Every file of the view is in the sandbox, and no gateway sees a native program read it.
         self.crossing.labels.join(label_of_files((file.path for file in view.files), self.record.scope.labels))
-        if self.record.attempt > 1:
+        if self.record.attempt > 1 or self.record.round > 1:
             self.crossing.labels.join(recorded_label(self.services, self.record))
         if view.unshowable:
             count = len(view.unshowable)

@@ -121,17 +121,17 @@ class LiveScope:
         with self._lock:
             if self._stop.is_set() or self.view is None or self._context is None or self._source is None:
                 return
-            record = self._services.runs.get(self._record.id)
             if not in_scope(self._record.scope, question):
-                wider = _widened(record.scope, question)
+                # From what the attempt began with: the row may say anything by now.
+                wider = _widened(self._record.scope, question)
                 known = {file.path for file in self.view.files}
                 fresh = [file.path for file in project(self._source, self.view.base_commit, wider).files]
                 self._crossing.labels.join(label_of_all((path for path in fresh if path not in known), wider.labels))
-                record = grant(self._services, self._crossing, record, question)
-                uid = self._services.sandbox.workspace_uid(record.id)
-                self.view = extend(self._source, self.view, record.scope, self._workspace, uid=uid)
-                self._record = self._record.model_copy(update={"scope": record.scope})
-                self._context.widen(record.scope, self.view)
+                grant(self._services, self._crossing, self._record, question)
+                uid = self._services.sandbox.workspace_uid(self._record.id)
+                self.view = extend(self._source, self.view, wider, self._workspace, uid=uid)
+                self._record = self._record.model_copy(update={"scope": wider})
+                self._context.widen(wider, self.view)
             self._applied.add(question.id)
 
     # --- what the agent is told ---------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def _widened(scope: Scope, question: Question) -> Scope:
     read, write = granted_by(question)
     return scope.model_copy(
         update={
-            "granted_read": (*scope.granted_read, *read),
-            "granted_write": (*scope.granted_write, *write),
+            "granted_read": tuple(dict.fromkeys((*scope.granted_read, *read))),
+            "granted_write": tuple(dict.fromkeys((*scope.granted_write, *write))),
         }
     )

@@ -157,7 +157,7 @@ def grant(services: Services, crossing: Crossing, record: RunRecord, question: Q
 
 def apply_grants(services: Services, record: RunRecord) -> RunRecord:
     """The run with every grant in its scope, and nothing in it that was not granted. Before an agent starts, and
-    before its change is judged: what the row says of the scope besides its grants is made anew.
+    before its change is judged: what the row says of spec and scope, besides its grants, is made anew.
 
     Raises:
         Refused: `scope.evidence`.
@@ -176,29 +176,30 @@ def apply_grants(services: Services, record: RunRecord) -> RunRecord:
     extra |= set(record.scope.granted_write) - {path for _, write in backed for path in write}
     if extra:
         raise doubtful(min(extra), "nobody granted it")
-    plain = plain_scope(services, record)
+    from vestibule.intake import specify
+
+    spec = specify(record.ticket)
+    plain = plain_scope(services, record, spec.files)
 
     def settled(old: RunRecord) -> dict[str, Any]:
         both = {"granted_read": old.scope.granted_read, "granted_write": old.scope.granted_write}
-        scope = plain.model_copy(update=both)
-        return {} if scope == old.scope else {"scope": scope}
+        true = {"scope": plain.model_copy(update=both), "spec": old.spec and spec}
+        return {name: value for name, value in true.items() if value != getattr(old, name)}
 
     return services.runs.change(record.id, settled)
 
 
-def plain_scope(services: Services, record: RunRecord) -> Scope:
+def plain_scope(services: Services, record: RunRecord, files: tuple[str, ...]) -> Scope:
     """The scope without grants: the base commit's role, the operator's bounds as they are now, the ticket's files.
 
     Raises:
         Refused: `scope.evidence`, the base commit knows no such role.
     """
-    from vestibule.intake import specify
-
     config = services.config_of(record)
     role = config.roles.get(record.role)
     if role is None:
         raise doubtful(record.role, "the base commit's configuration has no such role")
-    return scope_of(role, config, services.operator).within(specify(record.ticket).files)
+    return scope_of(role, config, services.operator).within(files)
 
 
 def doubtful(what: str, problem: str) -> Refused:

@@ -18,7 +18,7 @@ def recorded_label(services: Services, record: RunRecord) -> Label:
     """The join of all labels in the run's entries of the log.
 
     An attempt that was cut off left nothing but what it sent out and asked for meanwhile; what comes back of that must
-    not seem to come from a run that had read less.
+    not seem to come from a run that had read less. Of an earlier round the row says it too, but rows can be written to.
 
     Raises:
         DependencyDown: `audit`, the log cannot be read.
