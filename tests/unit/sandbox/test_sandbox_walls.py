@@ -15,6 +15,7 @@ from sandbox_helpers import RUN, specification
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Wall, WallsReport
 from vestibule.sandbox.local import LocalSandbox, blueprint, walls
+from vestibule.sandbox.local import backend as local_backend
 
 GOOD: dict[str, Any] = {
     "fds": ["0", "1", "2"],
@@ -44,7 +45,7 @@ GOOD: dict[str, Any] = {
     "route 192.0.2.1": "ENETUNREACH",
     "route 2001:db8::1": "ENETUNREACH",
     "resolve": "gaierror",
-    "fork_bomb": [13, "EAGAIN"],
+    "fork_bomb": [8, "EAGAIN"],
     "hog": "signal 9",
     "x32": "signal 31",
     "egress": {"tcp": "ENETUNREACH"},
@@ -235,3 +236,34 @@ def test_the_probe_is_a_sandbox_of_its_own_and_leaves_nothing(tmp_path: Path) ->
     fresh.report()
     assert list((tmp_path / "sandboxes").glob("*")) == []
     assert fresh.reap(RUN) == []
+
+
+def test_a_proof_is_used_again_for_the_same_kernel_and_make_only(
+    backend: LocalSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    good = backend.report()
+    proofs = local_backend._Proofs()
+    monkeypatch.setattr(local_backend, "_PROOFS", proofs)
+    monkeypatch.setattr(walls, "prove", lambda _: (asked.append(1), good)[1])
+    first, second = LocalSandbox(state=tmp_path), LocalSandbox(state=tmp_path)
+    assert first.report() == second.report() == good
+    assert len(asked) == 1
+    (tmp_path / "tool").mkdir()
+    LocalSandbox(tools=(tmp_path / "tool",)).report()
+    assert len(asked) == 2
+    monkeypatch.setattr(local_backend.os, "geteuid", lambda: 4711)
+    LocalSandbox(state=tmp_path).report()
+    assert len(asked) == 3
+
+
+def test_a_proof_with_a_needed_wall_down_is_not_used_again(
+    backend: LocalSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    nothing = walls.nothing_proved("a moment's trouble")
+    monkeypatch.setattr(local_backend, "_PROOFS", local_backend._Proofs())
+    monkeypatch.setattr(walls, "prove", lambda _: (asked.append(1), nothing)[1])
+    for _ in range(2):
+        assert LocalSandbox(state=tmp_path).report().tier == "none"
+    assert len(asked) == 2

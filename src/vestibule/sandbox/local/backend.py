@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,34 @@ from vestibule.core.errors import DependencyDown
 from vestibule.core.model import WallsReport
 from vestibule.core.ports import SandboxSpec
 from vestibule.sandbox.local import argv, tools, uids, wire
-from vestibule.sandbox.local.blueprint import draw, plain
+from vestibule.sandbox.local.blueprint import draw, find_bubblewrap, plain
 from vestibule.sandbox.local.capture import Streams
 from vestibule.sandbox.local.client import SERVER
 from vestibule.sandbox.local.reap import reap_record
-from vestibule.sandbox.local.running import Running
+from vestibule.sandbox.local.running import NEEDED, Running
 
 _RECORDS = "sandboxes"
+_HERE = Path(__file__).parent
+
+
+class _Proofs:
+    """Walls proved in this process, by what they were proved for. A proof with a needed wall down is not kept."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], WallsReport] = {}
+        self._lock = threading.Lock()
+
+    def of(self, sort: tuple[object, ...], prove: Callable[[], WallsReport]) -> WallsReport:
+        with self._lock:
+            if sort not in self._found:
+                report = prove()
+                if report.missing(NEEDED):
+                    return report
+                self._found[sort] = report
+            return self._found[sort]
+
+
+_PROOFS = _Proofs()
 
 
 class LocalSandbox:
@@ -88,9 +109,17 @@ class LocalSandbox:
         from vestibule.sandbox.local import walls
 
         try:
-            found.set_result(walls.prove(self))
+            found.set_result(_PROOFS.of(self._sort(), lambda: walls.prove(self)))
         except BaseException as error:  # noqa: BLE001 - whatever went wrong, nothing was proved
             found.set_result(walls.nothing_proved(f"{type(error).__name__}: {error}"))
+
+    def _sort(self) -> tuple[object, ...]:
+        """Everything that a proof is true for: the kernel that runs, and what every sandbox of ours is made of."""
+        program = Path(find_bubblewrap())
+        about = program.stat()
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        made = (program, about.st_ino, about.st_mtime_ns, *(item.stat().st_mtime_ns for item in _HERE.iterdir()))
+        return (os.getpid(), os.geteuid(), kernel, *os.uname(), *made, self.tool_binds, self._without)
 
     @property
     def root(self) -> bool:

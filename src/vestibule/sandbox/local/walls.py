@@ -11,8 +11,8 @@ TCP and an abstract Unix listener of the supervisor's) are live while it runs, s
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import json
 import os
 import platform
 import secrets
@@ -34,7 +34,7 @@ from vestibule.sandbox.local.argv import Bind
 if TYPE_CHECKING:
     from vestibule.sandbox.local.backend import LocalSandbox
 
-PIDS, MEMORY = 16, 32 << 20
+PIDS, MEMORY = 10, 24 << 20
 _PROBE = Path(__file__).with_name("probe_inside.py")
 _NO_CAPS = "0" * 16
 
@@ -187,7 +187,7 @@ def _attack(backend: LocalSandbox, canaries: dict[str, Any]) -> tuple[dict[str, 
     program, shown = _python()
     spec = SandboxSpec(
         run="walls",
-        argv=(program, "-I", "-S", "-B", "/home/agent/probe.py", json.dumps(given)),
+        argv=(program, "-I", "-S", "-B", "/home/agent/probe.py", repr(given)),
         mounts=(Mount(source=canaries["workspace"], target="/workspace"),),
         home_files={"probe.py": _PROBE.read_bytes()},
         limits=Limits(wall_seconds=10, memory_bytes=MEMORY, pids=PIDS, open_files=256),
@@ -200,8 +200,8 @@ def _attack(backend: LocalSandbox, canaries: dict[str, Any]) -> tuple[dict[str, 
     finally:
         sandbox.kill()
     try:
-        found = json.loads(result.stdout)
-    except ValueError:
+        found = dict(ast.literal_eval(result.stdout.decode()))
+    except (ValueError, SyntaxError):
         said = result.stderr.decode("utf-8", "replace").strip()[-300:]
         raise ValueError(f"the probe ended with {result.exit_code} ({result.reason}) and no report: {said}") from None
     # A tool below the home folder (an interpreter, say) makes its own parents visible, and nothing beside them.
