@@ -5,7 +5,9 @@ Rules it keeps:
 2. What comes back is checked for its shape; anything else raises `EngineError`, and callers deny.
 3. Strings reach the engine whole (see `native`), and literals with an escape in the one form that strings come in.
 4. One interpreter is used by one thread only.
-5. A question is asked of the rules that can fire for it (see `index`); text that does not compile without the others
+5. Text that tries expressions is asked nothing with more than `MATCHED_BYTES`, which it could join to one string: the
+   question is refused (see `worker`, CWE-674).
+6. A question is asked of the rules that can fire for it (see `index`); text that does not compile without the others
    is asked whole.
 """
 
@@ -32,6 +34,7 @@ from vestibule.policy.native import (
     EngineError,
     as_they_are,
     ask,
+    text_bytes,
 )
 from vestibule.policy.tokens import tokens
 
@@ -51,6 +54,9 @@ DECISION = "decision"
 MAX_REASONS = 64
 MAX_VARIANTS = 64
 """How many compiled forms of one layer are kept, one for each set of rules that can fire."""
+MATCHED_BYTES = 64 * 1024
+"""Of all strings that a text which tries expressions names in a question."""
+_MATCHES = re.compile(r"\b(?:regex|glob)\s*\.\s*match\b")
 REASON = re.compile(r"[a-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\Z")
 
 
@@ -132,10 +138,15 @@ class _Form:
     bundle: Bundle
     entrypoint: bytes
     parts: frozenset[tuple[str, ...]]
+    matches: bool
+    """Whether it tries expressions."""
 
     def value(self, document: Mapping[str, Any]) -> Any:
+        named = narrow(document, self.parts)
+        if self.matches and text_bytes(named) > MATCHED_BYTES:
+            raise BadInput("the input is too long for expressions")
         try:
-            found = ask(self.interpreter, self.bundle, self.entrypoint, narrow(document, self.parts))
+            found = ask(self.interpreter, self.bundle, self.entrypoint, named)
         except regopy.RegoError as error:
             raise EngineError(_message(str(error))) from None
         if found is UNDEFINED:
@@ -156,9 +167,10 @@ def _compile(sources: Mapping[str, str], data: Mapping[str, Any], rule: str) -> 
         bundle: Bundle = interpreter.build(None, [entrypoint])
     except regopy.RegoError as error:
         raise EngineError(_message(str(error))) from None
+    matches = any(_MATCHES.search(text) for text in sources.values())
     if not bundle.ok():
         raise EngineError("the bundle does not compile")
-    return _Form(interpreter, bundle, entrypoint.encode("utf-8"), parts_named(sources, rule))
+    return _Form(interpreter, bundle, entrypoint.encode("utf-8"), parts_named(sources, rule), matches)
 
 
 def _literals(text: str) -> str:

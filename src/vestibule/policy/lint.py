@@ -145,6 +145,28 @@ def _calls(name: str, code: list[Token], rules: set[str]) -> Iterator[Problem]:
                 f"the function `{called}` is not available in policies",
                 "Compute it outside and pass it in as a fact; a policy sees its input only.",
             )
+        elif called == "replace" and not own and not _replaces_something(code, index):
+            yield Problem(
+                "error",
+                name,
+                before.line,
+                "`replace` of text that may be empty: the engine never ends on it, and uses up the machine's memory",
+                'Write the text that is replaced as a literal: `replace(x, "-", "_")`.',
+            )
+
+
+def _replaces_something(code: list[Token], index: int) -> bool:
+    """Whether the second argument of the call that opens at `index` is a literal that is not empty."""
+    arguments: list[list[Token]] = [[]]
+    for word in code[index + 1 :]:
+        if word.depth <= code[index].depth:
+            break
+        if word.text == "," and word.depth == code[index].depth + 1:
+            arguments.append([])
+        else:
+            arguments[-1].append(word)
+    found = arguments[1] if len(arguments) > 1 else []
+    return len(found) == 1 and found[0].kind == "string" and len(found[0].text) > 2
 
 
 def _v0(name: str, words: list[Token]) -> Iterator[Problem]:

@@ -29,6 +29,8 @@ SHORT = 64
 """Strings up to this length are remembered in the form the engine takes: names of facts come with every question."""
 _FIRST_BUFFER = 4096
 _NEEDS_ESCAPE = re.compile(r'[\x00-\x1f"\\\x7f]')
+_ESCAPED = re.compile(r'[\x01-\x1f"]')
+"""What is written with an escape and need not be."""
 _INT_LIMIT = 1 << 63
 _TOO_SMALL = 2
 
@@ -132,12 +134,13 @@ def _bytes(text: str) -> bytes:
 
 
 class _AsItIs(str):
-    """A string that the engine is given as it is; only a NUL, which would end it, stays escaped."""
+    """A string that the engine is given as it is. Two things stay escaped: a NUL, which would end it, and a backslash,
+    which some functions take for the beginning of an escape."""
 
     __slots__ = ()
 
     def whole(self) -> bytes:
-        return self.replace("\0", "\\u0000").encode("utf-8")
+        return self.replace("\\", "\\\\").replace("\0", "\\u0000").encode("utf-8")
 
 
 def as_they_are(document: Any) -> Any:
@@ -148,7 +151,7 @@ def as_they_are(document: Any) -> Any:
 def _escaped(value: Any) -> bool:
     kind = type(value)
     if kind is str:
-        return _NEEDS_ESCAPE.search(value) is not None
+        return _ESCAPED.search(value) is not None
     if kind is dict:
         return any(_escaped(item) for pair in value.items() for item in pair)
     return kind in (list, tuple) and any(_escaped(item) for item in value)
@@ -157,10 +160,22 @@ def _escaped(value: Any) -> bool:
 def _unescaped(value: Any) -> Any:
     kind = type(value)
     if kind is str:
-        return _AsItIs(value) if _NEEDS_ESCAPE.search(value) else value
+        return _AsItIs(value) if _ESCAPED.search(value) else value
     if kind is dict:
         return {_unescaped(key): _unescaped(item) for key, item in value.items()}
     return [_unescaped(item) for item in value] if kind in (list, tuple) else value
+
+
+def text_bytes(value: Any) -> int:
+    """Bytes of all strings in a document together, as the engine has them."""
+    kind = type(value)
+    if kind is str:
+        return len(value) if len(value) < SHORT else len(_bytes(value))
+    if kind is _AsItIs:
+        return len(value.whole())
+    if kind is dict:
+        return sum(text_bytes(key) + text_bytes(item) for key, item in value.items())
+    return sum(map(text_bytes, value)) if kind is list or kind is tuple else 0
 
 
 _short = functools.lru_cache(maxsize=4096)(_bytes)

@@ -3,6 +3,9 @@
 The engine cannot be interrupted: after a time-out its thread is left to itself and a new one takes over. While
 `MAX_STUCK` threads are stuck, every question fails at once (and is denied): a policy that hangs again and again
 must not use up the machine. A thread that ends after all makes room again.
+
+Its expressions recurse with every character that they look at (libstdc++'s `std::regex`), and a stack that is used up
+ends the process: the thread has `STACK_BYTES`, and `engine` bounds what such expressions are given.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from vestibule.policy.engine import EngineError
 
 P = TypeVar("P")
 MAX_STUCK = 3
+STACK_BYTES = 512 << 20
+"""Address space; memory is taken as the stack grows."""
+_starting = threading.Lock()
 
 
 class _Ticket:
@@ -80,7 +86,13 @@ class Worker(Generic[P]):
 
     def _start(self) -> queue.SimpleQueue[Any]:
         tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, args=(tasks,), name="vestibule-policy", daemon=True).start()
+        thread = threading.Thread(target=self._serve, args=(tasks,), name="vestibule-policy", daemon=True)
+        with _starting:
+            before = threading.stack_size(STACK_BYTES)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(before)
         return tasks
 
     def _serve(self, tasks: queue.SimpleQueue[Any]) -> None:
