@@ -30,6 +30,10 @@ DISK_SECONDS = 0.25
 _NO_CAPS = "0" * 16
 
 
+ENCLOSED = False
+"""Whether the launch server, and so every keeper, left the host's network namespace (`server.py` sets it)."""
+
+
 class StartFailed(RuntimeError):
     """The sandbox did not come up; the message says why."""
 
@@ -130,6 +134,7 @@ class Keeper:
             "cpu": self.group.cpu,
             "io": self.group.io,
             "workspace": quota.mechanism(self.config["quota"]),
+            "enclosed": ENCLOSED,
             "landlock": landlock.abi() if self.config["landlock"] else 0,
             **self._entry(),
             "inside": self.inside,

@@ -381,13 +381,29 @@ def _lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
+apart = 0
+"""The launch server's pid where it has a user namespace of its own: processes are counted in there, without others'."""
+
+
 def _processes_of(uid: int) -> int:
-    count = 0
+    threads: dict[int, int] = {}
+    parents: dict[int, int] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
-                if entry.stat().st_uid == uid:
-                    count += int(re.search(r"Threads:\s*(\d+)", Path(entry.path, "status").read_text())[1])  # type: ignore[index]
+                if entry.stat().st_uid == uid or apart:
+                    facts = Path(entry.path, "status").read_text()
+                    parents[int(entry.name)] = int(re.search(r"PPid:\s*(\d+)", facts)[1])  # type: ignore[index]
+                    if entry.stat().st_uid == uid:
+                        threads[int(entry.name)] = int(re.search(r"Threads:\s*(\d+)", facts)[1])  # type: ignore[index]
             except (OSError, TypeError):
                 continue
-    return count
+    return sum(count for pid, count in threads.items() if not apart or _below_server(pid, parents))
+
+
+def _below_server(pid: int, parents: dict[int, int]) -> bool:
+    while pid > 1:
+        if pid == apart:
+            return True
+        pid = parents.get(pid, 0)
+    return False

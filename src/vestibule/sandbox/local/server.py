@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     from vestibule.sandbox.local import keeper, limits, wire  # noqa: F401 - loaded once, before forking
 
     limits.own_place()  # read once here, for all keepers
+    keeper.ENCLOSED = _leave_the_network()
     gc.disable()  # keepers are small and short; a collection would only copy pages that are shared
     gc.freeze()
     control = socket.socket(fileno=int(sys.argv[2]))
@@ -50,6 +52,29 @@ def main() -> None:
         wire.close_all(fds)
         warm.close()
         warm = _warm_keeper(control)
+
+
+def _leave_the_network() -> bool:
+    """Move into an empty network namespace, whose loopback stays down; whether that worked.
+
+    Nothing here needs a network, and each sandbox makes a namespace of its own. This one is around them all: were a
+    sandbox ever left without its own, it would be here and not in the host's. Without root it takes a user namespace
+    that maps our own uid alone; where that is forbidden (some machines allow it to bubblewrap only) we stay.
+    """
+    from vestibule.sandbox.local import limits, syscalls
+
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        if uid == 0:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            return True
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNET)
+    except OSError:
+        return False
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        Path("/proc/self", name).write_text(text)
+    limits.apart = os.getpid()
+    return True
 
 
 def _unmount(places: set[str]) -> None:
