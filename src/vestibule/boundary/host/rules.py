@@ -336,7 +336,8 @@ class Matcher:
     def _family(self, event: Event) -> list[int]:
         """The process and its ancestors, as far as they are known."""
         family = [event.pid]
-        pid = event.parent
+        known = self._processes.get(event.pid)
+        pid = known.parent if known else event.parent  # who started it, even if that one is gone
         while pid and pid not in family and len(family) < MAX_ANCESTORS:
             family.append(pid)
             known = self._processes.get(pid)
