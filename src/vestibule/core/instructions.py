@@ -15,6 +15,7 @@ from vestibule.core.base import Noun
 from vestibule.core.ids import Sha
 from vestibule.core.labels import Integrity, Label, label_of
 from vestibule.core.model import Scope
+from vestibule.core.projection import rules_for
 from vestibule.core.text.globs import first_match
 from vestibule.core.text.paths import PathRefused, fold, normalise_path
 from vestibule.core.text.sanitize import show_hidden
@@ -88,7 +89,7 @@ def _is_one(path: str, scope: Scope) -> bool:
         for bound in scope.bounds
         if bound.by == "organisation"
     )
-    partial = any(first_match(path, view.paths) is not None for view in scope.views)
+    partial = bool(rules_for(path, scope.views))
     trusted = label_of(path, scope.labels).integrity in (Integrity.OPERATOR, Integrity.MEMBER)
     return within and not partial and trusted
 

@@ -1,4 +1,4 @@
-"""What one file of the repository can cost whoever makes the view."""
+"""What one file of the repository can cost whoever makes the view, and which files a rule names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from vestibule.core.model import ViewRule
-from vestibule.core.projection import CannotProject, project
+from vestibule.core.projection import CannotProject, project, rules_for
 
 MANY = 50_000
 
@@ -49,3 +49,18 @@ def test_keys_with_one_placeholder_stay_apart() -> None:
         ViewRule(paths=("**",), show="redacted", redact=("email",)),
     )
     assert [b"email\xe2\x9f\xa7" + end in shown for end in (b'"', b' 2"', b' 3"')] == [True] * 3
+
+
+@pytest.mark.parametrize("path", ["data/PATIENTS.CSV", "Data/patients.csv", "data/a.Csv"])
+def test_a_view_holds_for_a_name_in_other_letters(path: str) -> None:
+    rule = ViewRule(paths=("data/*.csv",), show="schema")
+    assert rules_for(path, [rule]) == (rule,)
+    assert rules_for("data/patients.csv.md", [rule]) == ()
+    upper = ViewRule(paths=("DATA/**",), show="schema")
+    assert rules_for(path, [upper]) == (upper,)
+
+
+def test_a_rule_in_other_letters_takes_no_file_from_the_rule_that_names_it() -> None:
+    loose, strict = ViewRule(paths=("DATA/**",), show="redacted"), ViewRule(paths=("data/**",), show="schema")
+    assert rules_for("data/a.csv", [loose, strict]) == (strict,)
+    assert rules_for("Data/a.csv", [loose, strict]) == (loose,)

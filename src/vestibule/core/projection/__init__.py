@@ -4,7 +4,8 @@ Rules it keeps:
 1. What a rule does not show is in no byte of the result. A file that cannot be read strictly, or is larger than 8 MiB,
    has no part that can be shown (`CannotProject`), and the caller shows none of it.
 2. Of the organisation's rules the first that names a file counts, and of the repository's the first; when both name
-   it, both hold: only what each of them shows is shown. A schema shows the least.
+   it, both hold: only what each of them shows is shown. A schema shows the least. Where none names it exactly, the
+   first that names it in another case of letters does.
 3. The result has the file's own format where it holds values. A schema is a JSON document (JSON Schema 2020-12), and
    so is the header of a DICOM file (the DICOM JSON model, PS3.18 annex F).
 4. A redacted view that has nothing to replace is the file itself, byte by byte. Everything else is a part, whose bytes
@@ -22,6 +23,7 @@ from vestibule.core.model import ViewRule
 from vestibule.core.projection.base import MAX_BYTES, CannotProject, Tree, text_of
 from vestibule.core.projection.redact import KINDS
 from vestibule.core.text.globs import first_match
+from vestibule.core.text.paths import fold
 
 if TYPE_CHECKING:
     from vestibule.core.projection.formats import Kind
@@ -33,9 +35,15 @@ _ABOUT = "A view of this file: names and types. Its values are not shown."
 
 def rules_for(path: str, rules: Iterable[ViewRule]) -> tuple[ViewRule, ...]:
     """The rules that decide about a file: at most one of the organisation's and one of the repository's."""
+    rules = tuple(rules)
     found: dict[str, ViewRule] = {}
     for rule in rules:
         if rule.by not in found and first_match(path, rule.paths) is not None:
+            found[rule.by] = rule
+    # A rule for `**/*.csv` that left `PATIENTS.CSV` whole would show what it is there to hide.
+    folded = fold(path)
+    for rule in rules:
+        if rule.by not in found and first_match(folded, map(fold, rule.paths)) is not None:
             found[rule.by] = rule
     return tuple(found.values())
 
