@@ -35,6 +35,7 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 
 bench: test-setup  ## Figures, each beside a peer or a physical limit of the same run
 	-$(MAKE) --no-print-directory build/contextforge/.installed
+	-$(MAKE) --no-print-directory build/sandbox-runtime/.installed
 	VESTIBULE_BENCH_PEERS=1 VESTIBULE_BENCH_CALLS=2400 $(BIN)/python -m pytest tests/bench -m bench -s -q -p no:cacheprovider
 
 docs: $(VENV)/.dev  ## Build the documentation, warnings are errors
@@ -80,6 +81,11 @@ build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json |
 build/contextforge/.installed: | $(BIN)/python
 	$(BIN)/python -m venv build/contextforge
 	build/contextforge/bin/python -m pip --disable-pip-version-check install --quiet mcp-contextforge-gateway==1.0.7.post20260921
+	@touch $@
+
+build/sandbox-runtime/.installed: | system-test
+	@tools/setup.sh system socat:socat
+	npm install --prefix build/sandbox-runtime --no-audit --no-fund --loglevel=error @anthropic-ai/sandbox-runtime@0.0.78
 	@touch $@
 
 build/conformance/.installed: tests/tools-conformance/package.json tests/tools-conformance/package-lock.json requirements/conformance.txt | system-test $(BIN)/python
