@@ -3,7 +3,8 @@
 Rules it keeps:
 1. Only files that the tree shows are opened, beneath their folder's descriptor (`workspace`), once for each content.
 2. A copy is sealed when it is made: whoever is given its descriptor can read it and no more (memfd_create(2)).
-3. Memory is bounded; what does not fit is searched folder by folder, or is said to be left out.
+3. Memory is bounded, all copies that are in use together too; what does not fit is searched folder by folder, or is
+   said to be left out.
 4. A file that changed less than a clock tick ago is read again next time: its ctime could be the same after a change.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import queue
 import threading
 import time
 import weakref
@@ -29,6 +31,9 @@ BINARY_PROBE = 8192
 
 RACY_NS = 50_000_000
 """How old a change must be for its ctime to tell it from the next one. Kernels tick every 1 to 10 ms."""
+
+COPIES = 3
+"""Copies at a time: the one that is kept, the one that takes its place, and one that a search still looks through."""
 
 _BUFFER = 4 << 20
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -104,6 +109,10 @@ class Texts:
         self._limits = limits
         self._lock = threading.Lock()
         self._kept = Snapshot()
+        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """One item for each further copy. Unlike a semaphore's, its `put` may interrupt itself, as finalizers do."""
+        for _ in range(COPIES):
+            self._room.put(None)
         self._seen: list[Item] | None = None
         """The table that the copy was made from: the tree gives the same list as long as nothing changed."""
 
@@ -111,6 +120,7 @@ class Texts:
         """The texts at or below `folder`, and of the whole scope when they fit; reads until `deadline` (monotonic).
 
         Raises:
+            NotDone: other searches still use as many copies as there may be.
             DependencyDown: `workspace`, `openat2`.
         """
         items = self._tree.items()
@@ -119,22 +129,32 @@ class Texts:
                 return self._kept
             files = [item for item in items if item.kind == "file"]
             if sum(min(item.size, self._limits.search_file_bytes) for item in files) <= self._limits.search_total_bytes:
-                self._kept = _Builder(self._workspace, self._limits, self._kept).build(files, deadline)
+                self._kept = self._build(self._kept, files, deadline)
                 self._seen = items
                 return self._kept
         prefix = f"{folder}/" if folder else ""
         below = [item for item in files if item.path == folder or item.path.startswith(prefix)]
-        return _Builder(self._workspace, self._limits, Snapshot()).build(below, deadline)
+        return self._build(Snapshot(), below, deadline)
+
+    def _build(self, old: Snapshot, files: list[Item], deadline: float) -> Snapshot:
+        """A copy, which gives its place back when nothing refers to it any more."""
+        try:
+            self._room.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise NotDone("busy", "Other searches are still going on; wait for their answers.") from None
+        made = Snapshot()
+        weakref.finalize(made, self._room.put, None)
+        return _Builder(self._workspace, self._limits, old, made).build(files, deadline)
 
 
 class _Builder:
     """Makes one snapshot, from what an earlier one holds and from the files that changed."""
 
-    def __init__(self, workspace: Workspace, limits: ContextLimits, old: Snapshot) -> None:
+    def __init__(self, workspace: Workspace, limits: ContextLimits, old: Snapshot, made: Snapshot) -> None:
         self.workspace = workspace
         self.limits = limits
         self.old = old
-        self.made = Snapshot()
+        self.made = made
         self.size = 0
         self.buffer: list[bytes] = []
         self.waiting = 0

@@ -429,3 +429,20 @@ def test_through_the_tool_the_engine_is_in_the_log(folder: Path, loop: Any) -> N
     assert endpoint.log.events[-1].details["engine"] == ("ripgrep" if RG else "python")
     endpoint.call("search_files", query="Hello")
     assert endpoint.log.events[-1].details == {"hits": 2, "engine": "scan"}
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_no_more_copies_are_in_use_than_there_is_memory_for(tmp_path: Path, *, fits: bool) -> None:
+    place = Place(tmp_path, replace(LIMITS, search_total_bytes=1000 if fits else 10))
+    in_use = []
+    for number in range(texts.COPIES):
+        place.write("src/a.txt", f"text that is found {number}\n")
+        in_use.append(place.texts.snapshot("", time.monotonic() + 5))
+    place.write("src/a.txt", "text that is found in the end\n")
+    with pytest.raises(NotDone, match="still going on"):
+        place.texts.snapshot("", time.monotonic() + 0.05)
+    in_use.pop()
+    if fits:  # the last one is kept for the next search
+        in_use.pop()
+    assert place.texts.snapshot("", time.monotonic() + 5).spans.keys() == {"src/a.txt"}
+    place.workspace.close()
