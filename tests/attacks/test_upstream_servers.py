@@ -75,6 +75,27 @@ def test_a_server_that_talks_without_end_is_ended(tmp_path: Path, monkeypatch: p
         assert "talks without end" in run.refused("docs__find_page", text="x")["fact"]
 
 
+@pytest.mark.parametrize("line", [b"", b" ", b"\r"])
+def test_a_server_that_sends_empty_lines_without_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    monkeypatch.setattr(stdio, "MAX_UNASKED", 50)
+    fake = FakeServer([tool("find_page")])
+    fake.raw["tools/call"] = lambda m: b"\n".join([line] * 100 + [_reply(m)])
+    with running(tmp_path, {"docs": (fake, config())}) as run:
+        assert "talks without end" in run.refused("docs__find_page", text="x")["fact"]
+
+
+def test_a_server_that_tells_long_things_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stdio, "UNASKED_BYTES", 10_000)
+    params = {"level": "info", "data": "x" * 3000}
+    told = json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": params}).encode()
+    fake = FakeServer([tool("find_page")])
+    fake.raw["tools/call"] = lambda m: b"\n".join([told] * 10 + [_reply(m)])
+    with running(tmp_path, {"docs": (fake, config())}) as run:
+        assert "talks without end" in run.refused("docs__find_page", text="x")["fact"]
+
+
 def test_a_server_that_does_not_answer_is_waited_for_in_time_and_its_late_answer_is_nobodys(tmp_path: Path) -> None:
     late: list[dict[str, Any]] = []
 

@@ -5,7 +5,8 @@ Rules this module keeps:
 2. A response goes to the request whose id it has; one that nobody waits for ends the server, unless the wait for it was
    given up. (A server that answers another's request could pass one call's data off as another's.)
 3. Whatever the server asks of us is refused. What it tells is heard only when it says that its tools changed.
-4. Messages that nobody asked for are counted; a server that talks without end is ended.
+4. Messages that nobody asked for are counted, empty ones too, and so are their bytes; a server that talks without end
+   is ended.
 5. A server that does not read cannot make us wait beyond the call's time.
 
 Source: MCP 2025-11-25 and 2026-07-28, "stdio".
@@ -27,6 +28,8 @@ from vestibule.core.ports import ServerProcess
 
 MAX_LINE = 4 << 20
 MAX_UNASKED = 10_000
+UNASKED_BYTES = 64 << 20
+"""Of all messages that nobody asked for."""
 MAX_GIVEN_UP = 64
 _CHUNK = 1 << 16
 
@@ -44,6 +47,7 @@ class StdioConnection:
         self._given_up: list[int] = []
         self._number = 0
         self._unasked = 0
+        self._unasked_bytes = 0
         self._ended: wire.ServerFailed | None = None
         self._closed = False
         self.changed = threading.Event()
@@ -179,6 +183,7 @@ class StdioConnection:
         if len(line) > MAX_LINE:
             raise wire.BadServer("it sent a line without end")
         if not line.strip():
+            self._heard(len(line))
             return
         message = wire.read(line)
         if isinstance(message, wire.Response):
@@ -191,13 +196,17 @@ class StdioConnection:
             if waiting is not None:
                 waiting.set_result(message)
             return
-        self._unasked += 1
-        if self._unasked > MAX_UNASKED:
-            raise wire.BadServer("it talks without end")
+        self._heard(len(line))
         if isinstance(message, wire.Asked):
             self._refuse(message)
         elif message.method == "notifications/tools/list_changed":
             self.changed.set()
+
+    def _heard(self, size: int) -> None:
+        self._unasked += 1
+        self._unasked_bytes += size
+        if self._unasked > MAX_UNASKED or self._unasked_bytes > UNASKED_BYTES:
+            raise wire.BadServer("it talks without end")
 
     def _end(self, failed: wire.ServerFailed) -> None:
         with self._lock:
