@@ -105,3 +105,23 @@ def test_the_same_version_climbs_by_its_own_record(climber: House) -> None:
     after = standing(house)
     assert (after["role"], after["proposal"]["step"]) == ("wide", "back")  # type: ignore[index]
     assert after["proposal"]["runs"] == [rejected.json["run"]]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", [".vestibule/trust.tmp", ".vestibule/trust.yaml", ".vestibule"])
+def test_a_step_is_written_through_no_link_of_the_work_tree(climber: House, name: str) -> None:
+    house = climber
+    work(house, 1)
+    victim = house.folder / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("mine\n")
+    place = house.repo / name
+    if name == ".vestibule":
+        place.rename(house.folder / "moved")
+        place.symlink_to(victim)
+    else:
+        place.symlink_to(victim / "file")
+    done = house.vestibule(
+        "trust", "apply", "command", "main", "wide", "--reason", "r", "--anyway", "--repo", str(house.repo)
+    )
+    assert done.code == (0 if name.endswith(".tmp") else 2), done.err
+    assert {item.name: item.read_text() for item in victim.iterdir()} == {"file": "mine\n"}

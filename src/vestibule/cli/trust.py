@@ -82,8 +82,8 @@ def _book(repo: Path, base: str) -> TrustBook:
     from vestibule.pipeline.trust import TrustBook
 
     git = Git.open(repo)
-    _, commit = resolve_base(git, base)
-    return TrustBook(Services(), git, commit)
+    target, commit = resolve_base(git, base)
+    return TrustBook(Services(), git, commit, target)
 
 
 def _show(book: TrustBook, standings: list[Standing]) -> None:

@@ -50,11 +50,13 @@ def terms_of(config: RepoConfig) -> trust_rules.Terms:
 
 
 class TrustBook:
-    """The records of one repository."""
+    """The records of one repository's branch."""
 
-    def __init__(self, services: Services, git: Git, base: Sha) -> None:
+    def __init__(self, services: Services, git: Git, base: Sha, target: str) -> None:
+        """`target` is the full name of the branch whose tip `base` is: runs that were merged into it are evidence."""
         self.services = services
         self.git = git
+        self.target = target
         self.config = read_config(git, base)
         self.file = read_trust(git, base)
         self.terms = terms_of(self.config)
@@ -62,8 +64,7 @@ class TrustBook:
     def records(self) -> list[trust_rules.Record]:
         """Every agent version in every role, from the log."""
         deeds = trust_rules.deeds(entry.event for entry in self.services.audit.entries())
-        here = str(self.git.root)
-        return trust_rules.records([deed for deed in deeds if deed.repo == here], self.terms)
+        return trust_rules.records(trust_rules.about(deeds, str(self.git.root), self.target), self.terms)
 
     def standings(self, records: list[trust_rules.Record] | None = None) -> list[Standing]:
         """Each agent version that has worked in a role of a ladder, on that ladder."""
@@ -149,6 +150,9 @@ class TrustBook:
 
     def _write(self, path: Path, step: TrustStep, details: dict[str, Any]) -> None:
         """The file with the step, after the log has it. What the work tree's file says besides stays."""
+        if path.is_symlink() or path.parent.is_symlink():
+            # A branch that somebody else wrote may be checked out: nothing is written where its links lead.
+            raise UsageError(f"{path} is a link.", next_step="Check out the base branch, and apply the step there.")
         here = load_trust(path.read_bytes() if path.is_file() else None, str(path))
         person = self.services.person
         intent = Event(
@@ -166,7 +170,9 @@ class TrustBook:
         try:
             path.parent.mkdir(exist_ok=True)
             scratch = path.with_suffix(".tmp")
-            scratch.write_bytes(here.with_step(step).dump())
+            scratch.unlink(missing_ok=True)
+            with scratch.open("xb") as file:  # made anew, never through a link (open(2), O_EXCL)
+                file.write(here.with_step(step).dump())
             scratch.replace(path)
         except OSError as error:
             failed = {"result": "failed", "details": error_details(error)}

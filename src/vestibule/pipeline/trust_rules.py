@@ -5,9 +5,10 @@ Rules they keep:
 2. A step up needs an unbroken row of clean runs of exactly this agent version, on the rung where it stands. One
    rollback or rejection of it proposes the step back; whatever is in doubt is not clean: a run that was stopped by a
    guard or by a person breaks the row.
-3. Answers of a script are no record of a model, and what nobody but the requester reviewed counts only where the
+3. What was merged into another branch is no evidence for this one: its configuration chose other reviewers.
+4. Answers of a script are no record of a model, and what nobody but the requester reviewed counts only where the
    configuration says so.
-4. Nothing here applies anything. People do.
+5. Nothing here applies anything. People do.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Deed(Noun):
     agent: str
     version: str
     role: str
+    target: str = ""
+    """The branch that its change was proposed for; "" when it never got that far."""
     scripted: bool = False
     ended: Ended = "open"
     rework: int = 0
@@ -99,6 +102,8 @@ def deeds(events: Iterable[Event]) -> list[Deed]:
                 found[event.run] = _asked(deed, event.verdict)
             elif event.action in ("change.propose", "run.refused") and event.verdict is Ruling.DENY:
                 found[event.run] = deed.model_copy(update={"ended": "refused"})
+            elif event.action == "gate.open" and event.subject == "system":
+                found[event.run] = deed.model_copy(update={"target": _target(event)})
             elif event.action == "review.decide":
                 choices[event.run] = str(event.details.get("choice", ""))
         elif event.result == "ok" and event.subject not in ("agent", "probe"):
@@ -117,6 +122,19 @@ def _started(event: Event) -> Deed:
         # An entry that does not say so is from before it was said: no evidence.
         scripted=details.get("scripted") is not False,
     )
+
+
+def _target(event: Event) -> str:
+    binding = event.details.get("binding")
+    return str(binding.get("target", "")) if isinstance(binding, dict) else ""
+
+
+def about(found: Iterable[Deed], repo: str, target: str) -> list[Deed]:
+    """Those that are evidence for a branch: what was merged into another one was judged by other rules and people.
+
+    What did not go well counts wherever it was meant to go.
+    """
+    return [deed for deed in found if deed.repo == repo and (deed.target == target or deed.ended != "merged")]
 
 
 def _asked(deed: Deed, verdict: Ruling | None) -> Deed:

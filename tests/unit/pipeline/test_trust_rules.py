@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vestibule.core.model import Event
 from vestibule.core.verdict import Ruling
-from vestibule.pipeline.trust_rules import Deed, Record, Terms, clean, deeds, propose, records
+from vestibule.pipeline.trust_rules import Deed, Record, Terms, about, clean, deeds, propose, records
 
 RUNGS = ("docs", "small", "backend")
 TERMS = Terms(clean_runs=3, max_denials=2)
@@ -69,6 +69,24 @@ def test_a_run_that_was_stopped_breaks_the_row() -> None:
         assert one(*found).behind == ("c",)
     under_way = deeds([*before, start("b"), denied, *after])
     assert one(*under_way).behind == ("a", "c")
+
+
+def test_what_was_merged_into_another_branch_is_no_evidence() -> None:
+    def opened(run: str, target: str) -> Event:
+        return event(run, "gate.open", details={"binding": {"target": target}})
+
+    main, own = "refs/heads/main", "refs/heads/own"
+    found = deeds(
+        [
+            *(start("a"), opened("a", main), *merged("a")),
+            *(start("b"), opened("b", own), *merged("b")),
+            *(start("c"), opened("c", own), *sent_back("c", "reject")),
+            *(start("d"), *merged("d")),
+        ]
+    )
+    assert [item.target for item in found] == [main, own, own, ""]
+    assert [item.run for item in about(found, "/r", main)] == ["a", "c"]
+    assert about(found, "/other", main) == []
 
 
 def test_no_outcome_of_the_agents_ends_a_run_well() -> None:
