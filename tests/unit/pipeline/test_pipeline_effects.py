@@ -13,6 +13,8 @@ from tests.attacks.control_world import World
 from vestibule.boundary.changes.gateway import Changes
 from vestibule.boundary.context import canary as context_canary
 from vestibule.boundary.models import canary as models_canary
+from vestibule.boundary.network import canary as network_canary
+from vestibule.boundary.network.rules import plan
 from vestibule.config.load import load_repo_config
 from vestibule.config.schema import DEFAULT_MINIMUM
 from vestibule.core.errors import AgentFailed, DependencyDown
@@ -25,6 +27,7 @@ from vestibule.pipeline.reader import Reader
 from vestibule.pipeline.results import apply_result, export_path, result_repository, save_export, start_commit
 from vestibule.pipeline.verification import verify
 
+NAMES = plan((), hosts=("docs.example.com:443",))
 WALLS = WallsReport(tier="user", walls={name: Wall(state="up", proved_by="a test") for name in DEFAULT_MINIMUM})
 
 
@@ -257,11 +260,13 @@ def alive(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     """All guards live, and a sandbox to prove them through."""
     monkeypatch.setattr(context_canary, "forbidden_call", lambda *_: object())
     monkeypatch.setattr(models_canary, "forbidden_call", lambda *_: object())
+    monkeypatch.setattr(network_canary, "refuses_name", lambda *_: True)
+    monkeypatch.setattr(network_canary, "refuses_connection", lambda *_: True)
     return Played(PlayedBackend(), None)
 
 
 def test_live_guards_are_noted_and_count_for_nothing(world: World, alive: Any) -> None:
-    prove(world.services, world.record, alive, "token")
+    prove(world.services, world.record, alive, "token", NAMES)
     (noted,) = [event for event in world.events("guards.live") if event.phase == "intent"]
     assert noted.subject == "system"
     probes = [event for event in world.events() if event.subject == "probe"]
@@ -271,7 +276,7 @@ def test_live_guards_are_noted_and_count_for_nothing(world: World, alive: Any) -
     assert (view.counts.allow, view.counts.deny) == (0, 0)
 
 
-@pytest.mark.parametrize("dead", ["context", "models", "network", "changes"])
+@pytest.mark.parametrize("dead", ["context", "models", "network", "network by name", "network by handshake", "changes"])
 def test_one_dead_guard_is_a_refusal_that_names_it(
     world: World, alive: Any, monkeypatch: pytest.MonkeyPatch, dead: str
 ) -> None:
@@ -281,6 +286,10 @@ def test_one_dead_guard_is_a_refusal_that_names_it(
         monkeypatch.setattr(models_canary, "forbidden_call", lambda *_: None)
     elif dead == "network":
         alive.egress = {"192.0.2.1:443": "connected"}
+    elif dead == "network by name":
+        monkeypatch.setattr(network_canary, "refuses_name", lambda *_: False)
+    elif dead == "network by handshake":
+        monkeypatch.setattr(network_canary, "refuses_connection", lambda *_: False)
     else:
 
         def silent(*_: object) -> None:
@@ -288,6 +297,6 @@ def test_one_dead_guard_is_a_refusal_that_names_it(
 
         monkeypatch.setattr(Changes, "canary", silent)
     with pytest.raises(DependencyDown) as caught:
-        prove(world.services, world.record, alive, "token")
-    assert dead in caught.value.what or caught.value.name == dead
+        prove(world.services, world.record, alive, "token", NAMES)
+    assert dead.partition(" ")[0] in caught.value.what or caught.value.name == dead
     assert not world.events("guards.live")

@@ -14,7 +14,7 @@ import pytest
 import vestibule
 
 HERE = Path(__file__).parent
-FILES = ("attacks", "lifecycle", "limits", "listeners", "quota")
+FILES = ("attacks", "lifecycle", "limits", "listeners", "quota", "whose")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="these tests are running without root already")
 
