@@ -59,8 +59,14 @@ def _other_number(sock: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     "talk",
-    [_known, _other_number, lambda sock: None, lambda sock: sock.sendall(b"\0\x04abcd"), lambda sock: sock.sendall(b"\0")],
-)  # fmt: skip
+    [
+        _known,
+        _other_number,
+        lambda sock: None,
+        lambda sock: sock.sendall(b"\0\x04abcd"),
+        lambda sock: sock.sendall(b"\0"),
+    ],
+)
 def test_no_refusal_of_a_name_is_no_proof(
     answering: Callable[..., socket.socket], talk: Callable[[socket.socket], None]
 ) -> None:
