@@ -260,6 +260,16 @@ def guards() -> str:
     return "".join(parts)
 
 
+def behaviours() -> str:
+    from vestibule.boundary.host.behaviours import WORDS, shipped
+
+    answers = {"critical": "ends the sandbox", "warning": "holds the change", "notice": "is recorded"}
+    rows = [(code(item.name), item.what, code(item.action), answers[item.severity]) for item in shipped().behaviours]
+    severities = {"outside-write": "critical", "unresolved-write": "warning"}
+    rows += [(code(name), what, code("host.open"), answers[severities[name]]) for name, what in WORDS.items()]
+    return table(("behaviour", "what was seen", "decided as", "by the shipped policy"), rows)
+
+
 def protected() -> str:
     from vestibule.core.control_files import PROTECTED
 
@@ -408,6 +418,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "built-ins": built_ins,
     "guards": guards,
+    "behaviours": behaviours,
     "protected": protected,
     "control-files": control_files,
     "fail-modes": fail_modes,

