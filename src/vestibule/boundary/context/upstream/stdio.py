@@ -30,6 +30,7 @@ MAX_LINE = 4 << 20
 MAX_UNASKED = 10_000
 UNASKED_BYTES = 64 << 20
 """Of all messages that nobody asked for."""
+REFUSE_SECONDS = 0.2
 MAX_GIVEN_UP = 64
 _CHUNK = 1 << 16
 
@@ -130,9 +131,12 @@ class StdioConnection:
                     raise wire.Gone("it ended") from None
 
     def _refuse(self, asked: wire.Asked) -> None:
-        """Without waiting: a whole line or none of it, as small ones go (pipe(7), PIPE_BUF)."""
+        """A whole line or none, as small ones go (pipe(7), PIPE_BUF); nobody waits long for one that does not read.
+
+        Whoever has just sent a request may still hold the lock when the server's answer is here.
+        """
         message = wire.refused(asked) + b"\n"
-        if self._write.acquire(blocking=False):
+        if self._write.acquire(timeout=REFUSE_SECONDS):
             try:
                 if not self._closed and len(message) <= select.PIPE_BUF:
                     with contextlib.suppress(OSError):
