@@ -296,7 +296,8 @@ def mounts_for(view: View, scope: Scope, folder: Path, *, begun: bool = False) -
 
 
 def _mounts(view: View, folder: Path, *, begun: bool) -> Iterator[Mount]:
-    folders = writable_folders(view)
+    crowded = _crowded(view)
+    folders = tuple(path for path in writable_folders(view) if not path or path not in crowded)
     if "" in folders:
         yield Mount(source=folder, target=WORKSPACE, write=True)
     else:
@@ -317,9 +318,21 @@ def _mounts(view: View, folder: Path, *, begun: bool) -> Iterator[Mount]:
 
 
 def _sealed(view: View, folders: tuple[str, ...]) -> list[str]:
-    """What is mounted read-only within writable folders: files shown in part; where there are many, their folder."""
+    """What is mounted read-only within writable folders: files shown in part; where there are many, their folder.
+
+    Many of them at the very top are not mounted: they are not the agent's own, and a change of them is refused.
+    """
+    crowded = _crowded(view)
     inside = [path for path in view.partial if "" in folders or any(step in folders for step in _steps(path))]
-    parents = Counter(path.rpartition("/")[0] for path in inside)
-    crowded = {parent for parent, count in parents.items() if count > MAX_SEALED and parent and parent not in folders}
-    found = {next((step for step in _steps(path) if step in crowded), path) for path in inside}
+    found = {
+        next((step for step in _steps(path) if step in crowded), path)
+        for path in inside
+        if "/" in path or "" not in crowded
+    }
     return sorted(found)
+
+
+def _crowded(view: View) -> frozenset[str]:
+    """Folders with more files shown in part than are mounted one by one."""
+    parents = Counter(path.rpartition("/")[0] for path in view.partial)
+    return frozenset(parent for parent, count in parents.items() if count > MAX_SEALED)

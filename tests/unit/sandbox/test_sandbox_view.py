@@ -409,6 +409,21 @@ def test_partial_files_are_mounted_read_only_on_top_of_writable_folders(records:
     assert {mount.target for mount in mounts_for(view, whole, folder) if not mount.write} == sealed - {"/workspace"}
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_writable_folder_with_many_partial_files_is_read_only_as_a_whole(tmp_path: Path, begun: bool) -> None:
+    def shown(prefix: str, *write: str) -> dict[str, bool]:
+        files = tuple(
+            ViewFile(path=f"{prefix}{number}.csv", mode="100644", blob=SHA, size=1, partial=True, content=b"x")
+            for number in range(3000)
+        )
+        view = View(base_commit=SHA, files=files, omitted=0, writable=write)
+        found = mounts_for(view, Scope(read=("**",), write=write), tmp_path, begun=begun)
+        return {mount.target: mount.write for mount in found}
+
+    assert shown("data/", "data/**", "src/**") == {"/workspace": False, "/workspace/.git": True, "/workspace/src": True}
+    assert shown("", "**") == {"/workspace": True}
+
+
 def test_while_an_agent_works_nothing_is_mounted_below_what_it_can_write(records: Git, tmp_path: Path) -> None:
     view = _view(records, IN_PART)
     folder = tmp_path / "workspace"
