@@ -232,6 +232,7 @@ CREDENTIALS: tuple[str, ...] = (
 """Others of them: globs on folded paths."""
 
 _CREDENTIAL_TEXTS = tuple(dict.fromkeys(map(literal_text, CREDENTIALS)))
+_TELLING = 3
 _SAMPLES = frozenset({"example", "sample", "template", "dist"})
 
 _ABOVE = frozenset(
@@ -279,13 +280,16 @@ def credential_file(path: str) -> str | None:
 def names_credential(path: str, glob: str) -> bool:
     """Whether `glob` matches the credential file `path` by its name and not by wildcards alone.
 
-    `tests/.env`, `**/.env` and `certs/*.pem` do; `tests/**`, `**/*` and `**/*.*` do not. Of several alternatives in
-    braces the one that matches counts.
+    `tests/.env`, `**/.env` and `certs/*.pem` do; `tests/**`, `**/*`, `**/*.*` and `tests/*e*` do not. Of
+    several alternatives in braces the one that matches counts.
     """
-    return any(
-        matches(path, one) and any(char.isalnum() for char in re.sub(r"\[.*\]|[*?]", "", one.rpartition("/")[2]))
-        for one in alternatives(glob)
-    )
+    return any(_tells(one) and matches(path, one) for one in alternatives(glob))
+
+
+def _tells(glob: str) -> bool:
+    """Whether a reader of the last part sees what it is for: three letters or digits, or a known ending."""
+    plain = re.sub(r"\[.*\]|[*?]", "", glob.rpartition("/")[2])
+    return sum(map(str.isalnum, plain)) >= _TELLING or fold(plain).endswith(CREDENTIAL_SUFFIXES)
 
 
 def protected_path(path: str) -> str | None:

@@ -120,6 +120,14 @@ def test_a_name_widens_nothing() -> None:
     assert not names_credential("tests/.env", "{tests/**,.env}")
 
 
+def test_a_glob_that_an_agent_asks_for_must_say_what_it_is_for() -> None:
+    for glob in ("tests/*e*", "tests/.e*", "tests/*nv", "tests/?e?v", "tests/[!x]n[a-z]"):
+        scope = Scope(read=("tests/**",), write=(), granted_read=(glob,))
+        assert not scope.reads("tests/.env"), glob
+    assert names_credential("keys/a.p8", "keys/*.p8")
+    assert Scope(read=("tests/**",), write=(), granted_read=("tests/.env",)).reads("tests/.env")
+
+
 def test_tools_and_view_follow(tmp_path: Path) -> None:
     for name in ("app/a.py", "app/.env", "app/.env.example", "app/tls/site.key"):
         path = tmp_path / name
