@@ -313,3 +313,33 @@ def test_one_line_looks_at_what_it_shows_and_no_further(text: str, monkeypatch: 
     whole = show_hidden(text[:5000].replace("\r\n", "\n")).replace("\n", "⏎")
     assert line == f"{whole[:99]}…"
     assert max(seen) <= 300
+
+
+_PARTS = st.sampled_from(["**", "**", "**", "*", "a", "b", "a*", "?", "[ab]", "{a,b}", "*.py", "a**", ".a", "{a,**}"])
+_NAMES = st.sampled_from(["a", "b", "ab", "a.py", ".a", "c"])
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(_PARTS, min_size=1, max_size=6).map("/".join), st.lists(_NAMES, min_size=1, max_size=7).map("/".join))
+@example("a/**", "a")
+@example("**/a/**", "a")
+@example("**/**", "a")
+def test_a_deep_path_is_matched_as_any_other(pattern: str, path: str) -> None:
+    slowly = any(regex.fullmatch(path) for regex in globs._compiled(pattern))
+    blocks = globs._blocks(pattern)
+    assert blocks is not None
+    assert any(globs._fits(path.split("/"), *one) for one in blocks) == slowly
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        ("**/a/**/b/**/*.py", "a/b/" * 1000 + "x.txt.", False),
+        ("**/a/**/b/**/*.py", "a/b/" * 1000 + "x.py", True),
+        ("{a,b}/**/x/**/{d,e}/*", "a/" + "x/d/" * 1000 + "q/z/y", False),
+    ],
+)
+def test_no_depth_of_a_path_makes_matching_slow(pattern: str, path: str, *, expected: bool) -> None:
+    begin = time.process_time()
+    assert matches(path, pattern) is expected
+    assert time.process_time() - begin < 2

@@ -92,7 +92,61 @@ def literal_text(pattern: str) -> str:
 
 def matches(path: str, pattern: str) -> bool:
     """Whether the normalised `path` is matched by `pattern`."""
-    return _needle(pattern) in path and any(regex.fullmatch(path) for regex in _compiled(pattern))
+    if _needle(pattern) not in path:
+        return False
+    if path.count("/") > DEEP and pattern.count("**") > 1:
+        blocks = _blocks(pattern)
+        if blocks is not None:
+            return any(_fits(path.split("/"), *one) for one in blocks)
+    return any(regex.fullmatch(path) for regex in _compiled(pattern))
+
+
+DEEP = 24
+"""Folders from which on a pattern with several `**` is matched without trying them all (CWE-1333): whoever makes a path
+may make it thousands of folders deep."""
+
+_Block = tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _blocks(pattern: str) -> tuple[tuple[tuple[_Block, ...], bool], ...] | None:
+    """For each alternative what stands between its `**`, name by name, and whether something must come after the last
+    of them. None: a pattern that cannot be taken apart so."""
+    found = []
+    for one in alternatives(pattern):
+        if "\\" in one or one.endswith("/") or any(part.count("[") != part.count("]") for part in one.split("/")):
+            return None
+        blocks: list[list[str]] = [[]]
+        for part in one.split("/"):
+            if part != "**":
+                blocks[-1].append(part)
+            elif len(blocks) == 1 or blocks[-1]:
+                blocks.append([])
+        found.append((tuple(map(tuple, blocks)), one.endswith("**") and len(one) > 2 and blocks[-1] == []))
+    return tuple(found)
+
+
+def _fits(names: list[str], blocks: tuple[_Block, ...], more: bool) -> bool:
+    """The first block at the beginning, the last one at the end, each other where it fits first: a later place for it
+    leaves less room for the next."""
+    *earlier, last = blocks
+    if not earlier:
+        return len(last) == len(names) and _stands(last, names, 0)
+    at = 0
+    for number, block in enumerate(earlier):
+        places = range(at, 1 if number == 0 else len(names) - len(block) + 1)
+        place = next((place for place in places if _stands(block, names, place)), None)
+        if place is None:
+            return False
+        at = place + len(block)
+    end = len(names) - len(last)
+    return at + more <= end and _stands(last, names, end)
+
+
+def _stands(block: _Block, names: list[str], at: int) -> bool:
+    return at + len(block) <= len(names) and all(
+        any(regex.fullmatch(names[at + number]) for regex in _compiled(part)) for number, part in enumerate(block)
+    )
 
 
 def first_match(path: str, patterns: Iterable[str]) -> str | None:
