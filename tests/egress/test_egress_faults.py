@@ -269,14 +269,21 @@ def test_dns_over_tcp_that_stalls_or_lies_is_closed(world: World) -> None:
 
 
 def test_what_nobody_took_any_more_is_in_the_report(world: World) -> None:
-    """A connection that the kernel completed after the gateway's end is no connection that nobody recorded."""
-    code = "socket.create_connection(('db.example.com', 5432), timeout=9); print('there')"
+    """What the kernel completed and the gateway did not live to take is no connection that nobody recorded."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def busy_then_gone(live: Live) -> None:
+        held.set()
+        go_on.wait(10)
+        live.task.cancel()
 
     def kill(live: Live) -> None:
-        with live.sandbox.connect(DB):
-            live.loop.call_soon_threadsafe(live.task.cancel)
+        live.loop.call_soon_threadsafe(busy_then_gone, live)
+        assert held.wait(10)
+        with live.sandbox.connect(DB), live.sandbox.connect(DB):
+            go_on.set()
             assert live.died.wait(10)
 
     with plain(lambda client: None) as port:
-        done = world.run(python("time.sleep(0.3)\n" + code), {DB: port}, meanwhile=kill)
-    assert sum(row.count for row in done.report.connections) >= 1
+        done = world.run("sleep 1", {DB: port}, meanwhile=kill)
+    assert [(row.verdict, row.rule, row.count) for row in done.report.connections] == [("deny", "network.closed", 2)]
