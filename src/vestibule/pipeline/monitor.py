@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from vestibule.boundary.host.behaviours import WORDS, shipped
 from vestibule.boundary.host.report import MAX_PROGRAMS, HostReport, Seen, held, unexplained
 from vestibule.core.crossing import Crossing, first_refusal
 from vestibule.core.errors import DependencyDown, Refused
@@ -44,6 +43,7 @@ _making = threading.Lock()
 
 def monitor_here() -> Monitor:
     """The monitor of this process, made when it is first asked for, and anew when the last one died."""
+    from vestibule.boundary.host.behaviours import shipped
     from vestibule.boundary.host.monitor import Monitor
     from vestibule.sandbox.local.limits import v2_folder
 
@@ -209,6 +209,8 @@ class HostMonitor:
     # --- what is told from the monitor's thread -----------------------------------------------------------
 
     def _matched(self, match: Match) -> None:
+        from vestibule.boundary.host.behaviours import WORDS, shipped
+
         actor = self._services.actor(self._record, "agent")
         known = shipped().of(match.behaviour)
         words = known.what if known else WORDS.get(match.behaviour, "")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from vestibule.boundary.host import events
 from vestibule.boundary.host.events import Event
 from vestibule.core.text.paths import MAX_PATH_BYTES, fold
-from vestibule.core.text.patterns import MAX_TEXT, SlowPattern, check_pattern
+from vestibule.core.text.patterns import MAX_TEXT, SlowPattern, check_pattern, literal_run
 
 MAX_PROCESSES = 8192
 MAX_SEQUENCES = 2048
@@ -34,6 +34,21 @@ UNRESOLVED = "unresolved-write"
 """Another: a file opened for writing, but exchanged before it could be looked at."""
 
 LOOPBACK = ("127.", "::1", "::ffff:127.", "0.0.0.0", "::")  # noqa: S104 - compared with, never bound
+
+
+class Texts(NamedTuple):
+    """Expressions, any of which may fit. `needles`: every text that fits has one of them (empty: not known)."""
+
+    pattern: re.Pattern[str]
+    needles: tuple[str, ...] = ()
+
+    def fits(self, text: str) -> bool:
+        """A text that is too long is tried on its beginning and its end, so that padding hides nothing."""
+        if self.needles and not any(needle in text for needle in self.needles):
+            return False
+        if len(text) <= MAX_TEXT:
+            return self.pattern.fullmatch(text) is not None
+        return any(self.pattern.fullmatch(part) is not None for part in (text[:MAX_TEXT], text[-MAX_TEXT:]))
 
 
 class Listed(NamedTuple):
@@ -57,12 +72,12 @@ class Step(NamedTuple):
     """One event of a behaviour; every condition that is given must hold. Expressions match the whole text."""
 
     event: str
-    program: re.Pattern[str] | None = None
-    path: re.Pattern[str] | None = None
-    except_path: re.Pattern[str] | None = None
-    argument: tuple[re.Pattern[str], ...] = ()
-    except_argument: re.Pattern[str] | None = None
-    parent: re.Pattern[str] | None = None
+    program: Texts | None = None
+    path: Texts | None = None
+    except_path: Texts | None = None
+    argument: tuple[Texts, ...] = ()
+    except_argument: Texts | None = None
+    parent: Texts | None = None
     flags: int = 0
     outside: bool = False
     calls: frozenset[str] = frozenset()
@@ -142,22 +157,21 @@ def _listed(given: Mapping[str, Any] | None) -> Listed | None:
     return Listed(given["folder"], whole, tuple(given["needles"]))
 
 
-def _any(patterns: Iterable[str]) -> re.Pattern[str] | None:
+def _any(patterns: Iterable[str]) -> Texts | None:
     found = tuple(patterns)
     for pattern in found:
         check_pattern(pattern)
         if "(?" in pattern.replace("(?:", ""):
             raise SlowPattern(f"{pattern!r}: flags within a pattern are not supported here")
-    return re.compile("|".join(f"(?:{pattern})" for pattern in found), re.DOTALL) if found else None
+    if not found:
+        return None
+    needles = {literal_run(pattern) for pattern in found}
+    whole = re.compile("|".join(f"(?:{pattern})" for pattern in found), re.DOTALL)
+    return Texts(whole, () if "" in needles else tuple(sorted(needles)))
 
 
-def _fits(pattern: re.Pattern[str] | None, text: str) -> bool:
-    """A text that is too long is tried on its beginning and its end, so that padding hides nothing."""
-    if pattern is None:
-        return True
-    if len(text) <= MAX_TEXT:
-        return pattern.fullmatch(text) is not None
-    return any(pattern.fullmatch(part) is not None for part in (text[:MAX_TEXT], text[-MAX_TEXT:]))
+def _fits(texts: Texts | None, text: str) -> bool:
+    return texts is None or texts.fits(text)
 
 
 class Matcher:
@@ -199,6 +213,7 @@ class Matcher:
             if step.event == "write"
         )
         self._exec = lru_cache(maxsize=2048)(self._fits_exec)
+        self._name = lru_cache(maxsize=8192)(self._fits_name)
         self._place = lru_cache(maxsize=8192)(self._fits_place)
 
     def take(self, event: Event) -> list[Match]:
@@ -291,7 +306,7 @@ class Matcher:
             return False
         if step.calls and event.call not in step.calls:
             return False
-        if step.program is not None and not self._fits_program(step.program, event):
+        if step.program is not None and not self._fits_program(number, event):
             return False
         if event.kind == events.EXEC:
             if not self._exec(number, event.path, event.arguments):
@@ -314,15 +329,18 @@ class Matcher:
             return False
         return _fits(step.path, path) and (step.except_path is None or not _fits(step.except_path, path))
 
-    def _fits_program(self, pattern: re.Pattern[str], event: Event) -> bool:
+    def _fits_program(self, number: int, event: Event) -> bool:
         """By the file's own name or by the name it was started as: a link or another name hides neither."""
         found = self._process(event)
         if found is None:
-            return _fits(pattern, event.comm)
+            return self._name(number, event.comm)
         started = found.command.split("\0", 1)[0]
-        return any(_fits(pattern, text.rsplit("/", 1)[-1].lstrip("-")) for text in (found.path, started))
+        return self._name(number, found.path.rsplit("/", 1)[-1]) or self._name(number, started.rsplit("/", 1)[-1])
 
-    def _parent_fits(self, pattern: re.Pattern[str], event: Event) -> bool:
+    def _fits_name(self, number: int, name: str) -> bool:
+        return _fits(self._steps[number].program, name.lstrip("-"))
+
+    def _parent_fits(self, pattern: Texts, event: Event) -> bool:
         """Some ancestor's command line, its words parted by spaces."""
         for pid in self._family(event)[1:]:
             found = self._processes.get(pid)

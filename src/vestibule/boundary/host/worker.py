@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vestibule.boundary.host.rules import Behaviour
 
 BEAT_SECONDS = 0.25
-PAUSE_SECONDS = 0.004
+PAUSE_SECONDS = 0.02
 BATCH = 8192
 MAX_EVENT_FILE = 64 << 20
 MAX_HASHED = 256 << 20

@@ -62,6 +62,15 @@ def _ways(parsed: Any, *, inside: bool) -> int:
     return found
 
 
+def literal_run(pattern: str) -> str:
+    """The longest text, found without trying the pattern, that every match contains; may be empty."""
+    runs, run = [""], ""
+    for op, argument in sre_parse.parse(pattern):
+        run = run + chr(argument) if op is sre.LITERAL else ""
+        runs.append(run)
+    return max(runs, key=len)
+
+
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
     check_pattern(pattern)
