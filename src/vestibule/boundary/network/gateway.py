@@ -24,7 +24,7 @@ from typing import Any
 from vestibule.boundary.network.learning import Learning
 from vestibule.boundary.network.limits import NetworkLimits
 from vestibule.boundary.network.outside import Outside, Place
-from vestibule.boundary.network.relay import Meter, relay
+from vestibule.boundary.network.relay import Meter, ready, relay
 from vestibule.boundary.network.report import OTHERS, EgressReport, Reached, Rows, reconcile
 from vestibule.boundary.network.resolver import Resolver
 from vestibule.boundary.network.rules import NetworkPlan, Rule, connect_facts, name_rule, resolve_facts
@@ -155,10 +155,13 @@ class EgressGateway:
         return lambda client, peer: self._connection(rule, client, peer)
 
     async def _accept(self, listener: socket.socket, serve: Callable[[socket.socket, Place], Awaitable[None]]) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            # Not the loop's `sock_accept`: cancelled at the wrong moment it drops what it had accepted, uncounted.
+            await ready(listener.fileno())
             try:
-                client, peer = await loop.sock_accept(listener)
+                client, peer = listener.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:
                 if error.errno in _SHORT:
                     await asyncio.sleep(0.2)  # other connections will end; this one waits in the kernel
