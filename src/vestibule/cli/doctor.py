@@ -42,10 +42,12 @@ def command(*, as_json: bool) -> int:
 
     report = with_monitor(backend.report(), monitor_here().standing())
     missing = report.missing(operator.sandbox.minimum)
+    limits = {**report.limits, "workspace": _workspace()} if report.tier != "none" else {}
     found = {
         "tier": report.tier,
         "walls": {name: wall.model_dump() for name, wall in report.walls.items()},
         "minimum": {"walls": list(operator.sandbox.minimum), "missing": list(missing)},
+        "limits": limits,
         "tools": tools,
         "fail_modes": _fail_modes(),
         "posture": {},
@@ -82,6 +84,23 @@ def _version(argv: tuple[str, ...]) -> dict[str, Any]:
     return {"path": path, "version": lines[0][:100] if lines else None}
 
 
+def _workspace() -> str:
+    """What would hold a workspace's quota: one is made and removed."""
+    import tempfile
+    from pathlib import Path
+
+    from vestibule.core.errors import VestibuleError
+    from vestibule.sandbox.quota import WorkspaceDisk
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="vestibule-disk-") as folder:
+            disk = WorkspaceDisk(Path(folder), megabytes=8, files=100)
+            disk.close()
+    except (VestibuleError, OSError) as error:
+        return f"none: {error}"
+    return "mount" if disk.quota.held else f"counted: {disk.why}"
+
+
 def _fail_modes() -> list[dict[str, Any]]:
     from vestibule.pipeline.fail_modes import FAIL_MODES
 
@@ -109,6 +128,9 @@ def _show(found: dict[str, Any]) -> None:
             styled(wall["proved_by"], "dim"),
             hang=22,
         )
+    page.title("Ceilings")
+    for name, mechanism in found["limits"].items():
+        page.line(f"  {name:<13} ", styled(mechanism, "dim"), hang=16)
     page.title("Tools")
     for name, tool in found["tools"].items():
         page.line(f"  {name:<13} ", styled(tool["version"] or "not found", "" if tool["version"] else "dim"))

@@ -13,7 +13,7 @@ import click
 from vestibule.cli.base import top
 
 if TYPE_CHECKING:
-    from vestibule.config.schema import OperatorConfig
+    from vestibule.config.schema import OperatorConfig, OperatorSandbox
     from vestibule.core.ids import Sha
     from vestibule.core.model import Scope
     from vestibule.core.ports import SandboxResult
@@ -70,7 +70,7 @@ def execute(repo: Path, base: str, role: str, argv: tuple[str, ...], *, as_json:
             scope,
             argv,
             minimum=(*operator.sandbox.minimum, *minimum),
-            limits={"memory_bytes": operator.sandbox.memory_mb << 20, "pids": operator.sandbox.pids},
+            terms=operator.sandbox,
             capture=as_json,
             note=note,
         )
@@ -90,6 +90,7 @@ def _summary(result: SandboxResult, role: str, events: list[dict[str, Any]]) -> 
             "backend": result.walls.backend,
             "tier": result.walls.tier,
             "walls": {name: wall.state for name, wall in result.walls.walls.items()},
+            "limits": result.walls.limits,
             "start_ms": result.walls.start_ms,
         },
         "walls": {name: wall.model_dump() for name, wall in result.walls.walls.items()},
@@ -125,7 +126,7 @@ def _run(
     argv: tuple[str, ...],
     *,
     minimum: tuple[str, ...],
-    limits: dict[str, int],
+    terms: OperatorSandbox,
     capture: bool,
     note: Callable[[str, dict[str, Any]], None],
 ) -> SandboxResult:
@@ -135,6 +136,7 @@ def _run(
     from vestibule.core.errors import DependencyDown
     from vestibule.core.ids import new_run_id
     from vestibule.core.ports import Limits, SandboxSpec
+    from vestibule.pipeline.ceilings import disk_of, limits_of, over_quota
     from vestibule.sandbox.removal import remove_tree
     from vestibule.sandbox.view import materialise, mounts_for, project
     from vestibule.store.database import make_private_folder
@@ -144,15 +146,18 @@ def _run(
     backend.prepare()  # attacks its walls while git reads the view
     _sweep(backend, home / "exec")
     folder = make_private_folder(home / "exec" / f"{os.getpid()}-{run}")
+    disk = None
     try:
+        disk = disk_of(terms, folder)
         view = project(git, commit, scope)
-        materialise(git, view, folder / "workspace", uid=backend.workspace_uid(run))
+        materialise(git, view, disk.workspace, uid=backend.workspace_uid(run))
         spec = SandboxSpec(
             run=run,
             argv=argv,
-            mounts=mounts_for(view, scope, folder / "workspace"),
+            mounts=mounts_for(view, scope, disk.workspace),
             env=_terminal(),
-            limits=Limits(**limits),
+            limits=limits_of(terms, Limits().wall_seconds),
+            quota=disk.quota,
         )
         sandbox = backend.create(spec) if capture else backend.create(spec, stdin=0, stdout=1, stderr=2)
         try:
@@ -175,8 +180,12 @@ def _run(
                 {"action": "host.call", "resource": name, "verdict": "deny", "reasons": ["host.call"], "count": count},
             )
         note("outcome", {"result": "ok" if result.exit_code == 0 else "failed", "exit_code": result.exit_code})
+        if result.reason == "quota":
+            raise over_quota(terms)
         return result
     finally:
+        if disk is not None:
+            disk.close()
         remove_tree(folder)
         backend.release(run)
         backend.close()
@@ -184,13 +193,16 @@ def _run(
 
 def _sweep(backend: LocalSandbox, folder: Path) -> None:
     """Remove workspaces of commands that were killed before they could do it themselves."""
+    from vestibule.core.errors import DependencyDown
+    from vestibule.sandbox.quota import clear
     from vestibule.sandbox.removal import remove_tree
 
     for path in folder.glob("*-*"):
         pid, _, run = path.name.partition("-")
         if pid.isdigit() and not Path("/proc", pid).exists():
             backend.reap(run)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, DependencyDown):
+                clear(path)
                 remove_tree(path)
 
 

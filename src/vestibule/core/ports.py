@@ -77,7 +77,7 @@ class Limits(Noun):
     cpu_percent: int | None = None
     """Hundredths of a processor at a time, over all that run inside."""
     io_bytes: int | None = None
-    """Bytes a second, read from and written to each disk that something writable lies on."""
+    """Bytes a second, read from and written to each disk: the system's, and those that something writable lies on."""
 
 
 class Quota(Noun):

@@ -208,8 +208,19 @@ def test_doctor_reports_walls_with_their_proof(tmp_path: Path) -> None:
 
 
 def test_doctor_says_6_when_the_minimum_does_not_stand(tmp_path: Path) -> None:
-    _environment(tmp_path)
-    (tmp_path / "operator/config.yaml").write_text("version: 1\nsandbox: {minimum: [mounts, monitor]}\n")
-    done = _call(tmp_path, "doctor")
+    hidden = "from vestibule.sandbox.local import blueprint; blueprint._PROGRAMS = '/nonexistent'; "
+    program = [sys.executable, "-c", hidden + "from vestibule.cli.main import main; main()", "doctor"]
+    done = subprocess.run(program, capture_output=True, env=_environment(tmp_path), timeout=60, check=False)
     assert done.returncode == 6
-    assert b"does NOT stand: monitor" in done.stdout
+    assert b"does NOT stand: mounts" in done.stdout
+
+
+def test_a_command_that_fills_its_workspace_is_ended_with_a_sentence(tmp_path: Path, repo: Path) -> None:
+    _environment(tmp_path)
+    (tmp_path / "operator/config.yaml").write_text("version: 1\nsandbox: {workspace_mb: 16, workspace_files: 500}\n")
+    fill = "i=0; while [ $i -lt 2000 ]; do : > docs/f$i; i=$((i+1)); done; sleep 20"
+    done = _exec(tmp_path, repo, "--", "sh", "-c", fill)
+    assert done.returncode == 4
+    assert b"16 MiB and 500 files" in done.stderr
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert _empty(tmp_path)

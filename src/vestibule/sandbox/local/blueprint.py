@@ -195,7 +195,7 @@ def _check_texts(spec: SandboxSpec) -> None:
 
 def _ceilings(spec: SandboxSpec) -> limits.Ceilings:
     given = spec.limits
-    written = {str(mount.source) for mount in spec.mounts if mount.write}
+    written = {"/usr", *(str(mount.source) for mount in spec.mounts if mount.write)}
     if spec.quota is not None:
         written.add(str(spec.quota.folder.parent))  # where its image lies
     return limits.Ceilings(

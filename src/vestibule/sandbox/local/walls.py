@@ -23,7 +23,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vestibule.core.errors import VestibuleError
 from vestibule.core.model import Wall, WallsReport
@@ -92,7 +92,8 @@ def prove(backend: LocalSandbox) -> WallsReport:
             found, ready = _attack(backend, canaries)
     except (VestibuleError, OSError, ValueError) as error:
         return nothing_proved(str(error)[:500] or type(error).__name__)
-    return WallsReport(tier="root" if backend.root else "user", walls=judge(found, ready, root=backend.root))
+    tier: Literal["root", "user"] = "root" if backend.root else "user"
+    return WallsReport(tier=tier, walls=judge(found, ready, root=backend.root), limits=held(ready))
 
 
 def for_sandbox(report: WallsReport, ready: Mapping[str, Any]) -> WallsReport:
@@ -190,7 +191,9 @@ def _attack(backend: LocalSandbox, canaries: dict[str, Any]) -> tuple[dict[str, 
         argv=(program, "-I", "-S", "-B", "/home/agent/probe.py", repr(given)),
         mounts=(Mount(source=canaries["workspace"], target="/workspace"),),
         home_files={"probe.py": _PROBE.read_bytes()},
-        limits=Limits(wall_seconds=10, memory_bytes=MEMORY, pids=PIDS, open_files=256),
+        limits=Limits(
+            wall_seconds=10, memory_bytes=MEMORY, pids=PIDS, open_files=256, cpu_percent=10_000, io_bytes=1 << 40
+        ),
     )
     sandbox = backend._create(spec, None, extra=shown)
     try:
