@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run install test test-setup unit conformance lint bench docs clean lock
+.PHONY: walls help run install test test-setup unit conformance lint bench docs clean lock
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ bench: test-setup  ## Figures, each beside a peer or a physical limit of the sam
 	-$(MAKE) --no-print-directory build/contextforge/.installed
 	-$(MAKE) --no-print-directory build/sandbox-runtime/.installed
 	VESTIBULE_BENCH_PEERS=1 VESTIBULE_BENCH_CALLS=2400 $(BIN)/python -m pytest tests/bench -m bench -s -q -p no:cacheprovider
+
+walls: test-setup  ## Every attack on the walls, with each wall switched off in turn (as root); writes the page
+	$(BIN)/python -m tests.attacks.walls.play && $(BIN)/python tools/gen_walls.py
 
 docs: $(VENV)/.dev  ## Build the documentation, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site

@@ -1,8 +1,9 @@
 """The battery: every case in real sandboxes, judged outside, residue looked for after each sandbox.
 
-Started by `stage.py` as `battery TIER RESULT [WALL…]`; writes one JSON object to the descriptor RESULT:
+Started by `stage.py` as `battery TIER RESULT [only] [WALL…]`; writes one JSON object to the descriptor RESULT:
 `{"all": {case: result}, "<wall>": {…}, "control": {…}, "residue": {…}, "seconds": {…}}`. A wall's name means: once more
-with that wall switched off. A result is `{"opened": [what it got], "how": [errors it met]}`.
+with that wall switched off; `only`: not with all walls before. A result is
+`{"opened": [what it got], "how": [errors it met]}`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.attacks.walls.outside import Outside, subreaper
 from tests.attacks.walls.residue import Residue
 from vestibule.core.ports import Limits, Mount, SandboxSpec
 from vestibule.sandbox.local import LocalSandbox, seccomp
+from vestibule.sandbox.local.syscall_numbers import NUMBERS
 
 INSIDE = Path(__file__).with_name("inside")
 RUN = "r0walls"
@@ -144,7 +146,8 @@ HOME = "/home/agent"
 
 def numbers() -> dict[str, int]:
     arch = seccomp.ARCHES[os.uname().machine]
-    return {name: pair[arch.column] for name, pair in seccomp.NUMBERS.items() if pair[arch.column] is not None}  # type: ignore[misc]
+    found = ((name, pair[arch.column]) for name, pair in NUMBERS.items())
+    return {name: number for name, number in found if number is not None}
 
 
 def main() -> None:
@@ -154,7 +157,7 @@ def main() -> None:
     residue = Residue(outside.house)
     found: dict[str, Any] = {"tier": tier, "residue": {}, "seconds": {}, "failed": {}}
     try:
-        for wall in ["", *walls]:
+        for wall in walls[1:] if walls[:1] == ["only"] else ["", *walls]:
             began = time.monotonic()
             found[wall or "all"] = _round(tier, outside, wall, residue, found)
             found["seconds"][wall or "all"] = round(time.monotonic() - began, 2)
@@ -177,7 +180,7 @@ def _round(tier: str, outside: Outside, wall: str, residue: Residue, found: dict
         began = time.monotonic()
         try:
             told.update(action())
-        except Exception:  # noqa: BLE001 - what went wrong with a case is a result of the battery
+        except Exception:
             found["failed"][f"{label} {name}"] = traceback.format_exc()[-2000:]
         finally:
             found["seconds"][f"{label} {name}"] = round(time.monotonic() - began, 2)
@@ -207,7 +210,7 @@ def _control(outside: Outside, names: list[str]) -> Found:
     order = folder / "order.json"
     order.write_text(json.dumps(given))
     argv = [sys.executable, "-I", "-S", "-B", str(INSIDE / "main.py"), str(order)]
-    environment = {**os.environ, "SSH_AUTH_SOCK": "/tmp/ssh-agent/agent.1"}  # noqa: S108
+    environment = {**os.environ, "SSH_AUTH_SOCK": "/tmp/ssh-agent/agent.1"}
     done = subprocess.run(
         argv, capture_output=True, check=False, timeout=120, close_fds=False, cwd=folder, env=environment
     )

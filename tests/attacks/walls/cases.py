@@ -159,16 +159,40 @@ CASES: tuple[Case, ...] = (
     _case("P17", "a working folder at a descriptor of the launcher", "descriptors", runs=_OWN),
     _case("P18", "overwriting the launcher", "mounts landlock own_uid first_process"),
     # --- monitor
-    _case("M01", "so many events that some are lost", "monitor", runs=_ELSEWHERE, why="tests/unit/boundary/host"),
+    _case(
+        "M01",
+        "so many events that some are lost",
+        "monitor",
+        runs=_ELSEWHERE,
+        why="tests/unit/boundary/host/test_host_monitor.py::test_a_ring_that_overflows_is_told_and_never_silent",
+    ),
     _case("M02", "killing or stopping the monitor", "pids landlock own_uid", control=True),
-    _case("M03", "paths longer than the monitor keeps", "monitor", runs=_ELSEWHERE, why="tests/unit/boundary/host"),
-    _case("M04", "connections without connect", "monitor network", runs=_ELSEWHERE, why="tests/unit/boundary/host"),
-    _case("M05", "a monitor that cannot be loaded", "monitor", runs=_ELSEWHERE, why="tests/unit/boundary/host"),
+    _case(
+        "M03",
+        "paths longer than the monitor keeps",
+        "monitor",
+        runs=_ELSEWHERE,
+        why="tests/unit/boundary/host/test_host_monitor.py::test_long_paths_and_arguments_say_that_they_were_cut",
+    ),
+    _case(
+        "M04",
+        "connections without connect",
+        "monitor network",
+        runs=_ELSEWHERE,
+        why="tests/unit/boundary/host/test_host_monitor.py::test_a_watched_group_reaches_loopback_only_and_every_try_is_told",
+    ),
+    _case(
+        "M05",
+        "a monitor that cannot be loaded",
+        "monitor",
+        runs=_ELSEWHERE,
+        why="tests/unit/boundary/host/test_host_monitor.py::test_programs_that_the_kernel_refuses_are_no_monitor",
+    ),
     _case("M06", "writing to the logs and sockets of the supervisor", "mounts landlock own_uid", control=True),
     # --- Kubernetes
     *(
         _case(
-            identity, tried, "", runs=_NOT_HERE, why="no Kubernetes backend in this version and no cluster on a test machine"
+            identity, tried, "", runs=_NOT_HERE, why="this version has no Kubernetes backend, a test machine no cluster"
         )
         for identity, tried in (
             ("K01", "the token of a service account"),
@@ -187,7 +211,7 @@ CASES: tuple[Case, ...] = (
         "a task token after its task",
         "identity",
         runs=_ELSEWHERE,
-        why="tests/unit/identity and tests/e2e/test_whole_way.py",
+        why="tests/unit/identity/test_tokens.py::test_tokens_die_with_the_run",
     ),
     _case("S06", "sending what was read to an allowed host, in a run that is not cleared for it", "labels", runs=_OWN),
     # --- a peer's adversarial egress battery
@@ -219,7 +243,7 @@ CASES: tuple[Case, ...] = (
     ),
     # --- a peer's integration tests
     _case("B-iptables", "flushing packet filters, then the denied host", "caps network"),
-    _case("B-overrides", "curl's own overrides and proxy variables with a relay outside", "network egress", control=True),
+    _case("B-overrides", "curl's overrides and proxy variables, a relay outside", "network egress", control=True),
     _case("B-imds", "metadata services with and without a path", "network", control=True),
     _case("B-doh", "DNS over HTTPS services", "network egress"),
     _case("B-dns", "public resolvers by IPv4 and IPv6, UDP and TCP", "network", control=True),
@@ -244,7 +268,7 @@ CASES: tuple[Case, ...] = (
     _case("B-docker", "docker and its socket", "mounts landlock", control=True),
     _case("B-sysctl", "kernel settings", "mounts landlock own_uid"),
     _case("B-handles", "files by handle (CVE-2014-9357)", "seccomp caps"),
-    _case("B-credentials", "17 kinds of credential files, directly, by link and below /host", "mounts landlock", control=True),
+    _case("B-credentials", "files with credentials, directly, by link, below /host", "mounts landlock", control=True),
     _case("B-grep", "a search for tokens over the whole tree", "mounts landlock", control=True),
     _case("B-environ", "environments, command lines and mounts of processes", "pids first_process"),
     _case(
@@ -252,7 +276,7 @@ CASES: tuple[Case, ...] = (
         "placeholders for keys, rate limits, request ids of an API gateway",
         "",
         runs=_ELSEWHERE,
-        why="tests/unit/boundary/models",
+        why="tests/unit/boundary/models/test_model_gateway.py::test_agents_headers_do_not_leave",
     ),
     _case(
         "B-proxy-configuration",
@@ -287,7 +311,7 @@ CASES: tuple[Case, ...] = (
         "a model that attacks, weekly",
         "",
         runs=_NOT_HERE,
-        why="needs a provider's key and its money; the replay of recorded injections runs instead (tests/attacks/agentdojo)",
+        why="needs a provider's key and money; recorded injections are replayed instead (tests/attacks/agentdojo)",
     ),
     # --- flaws reported to a peer
     _case("R-10", "the engine's socket, to start a container on the host's network", "mounts landlock", control=True),
@@ -302,23 +326,23 @@ CASES: tuple[Case, ...] = (
         "a credential beside the known ones, in the environment",
         "mounts",
         runs=_ELSEWHERE,
-        why="nothing is inherited: tests/unit/sandbox/test_sandbox_attacks.py, environment",
+        why="tests/unit/sandbox/test_sandbox_attacks.py::test_environment_holds_only_what_was_given",
     ),
     _case(
         "R-text",
         "hidden characters, look-alike letters and encoded schemes in texts",
         "",
         runs=_ELSEWHERE,
-        why="tests/unit/core/text and tests/attacks/test_context_intake.py",
+        why="tests/unit/core/test_core_text.py",
     ),
     _case(
         "R-verdict",
         "a check whose result nobody reads",
         "",
         runs=_ELSEWHERE,
-        why="tests/attacks/test_control_merge.py",
+        why="tests/attacks/test_control_merge.py::test_a_row_that_says_approved_merges_nothing",
     ),
-)  # fmt: skip
+)
 
 BY_ID = {case.id: case for case in CASES}
 

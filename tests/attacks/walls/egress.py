@@ -110,11 +110,15 @@ class Egress:
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         started.wait(5)
-        if GATEWAY in sandbox.listeners:
-            threading.Thread(target=_answer, args=(sandbox.listeners[GATEWAY].dup(),), daemon=True).start()
+        front = sandbox.listeners[GATEWAY].dup() if GATEWAY in sandbox.listeners else None
+        if front is not None:
+            threading.Thread(target=_answer, args=(front,), daemon=True).start()
         try:
             yield gateway
         finally:
+            if front is not None:
+                with contextlib.suppress(OSError):
+                    front.shutdown(socket.SHUT_RDWR)  # wakes who waits there
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(lambda: task and task.cancel())
             thread.join(5)
@@ -131,4 +135,6 @@ def _answer(listener: socket.socket) -> None:
             with client, contextlib.suppress(OSError):
                 client.settimeout(1)
                 client.recv(65536)
-                client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 15\r\nConnection: close\r\n\r\ngateway answers")
+                client.sendall(
+                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 15\r\nConnection: close\r\n\r\ngateway answers"
+                )

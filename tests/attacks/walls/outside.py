@@ -6,7 +6,6 @@ random part is made anew for each run and is never told to what runs inside.
 
 from __future__ import annotations
 
-# ruff: noqa: S108, PTH211
 import array
 import contextlib
 import ctypes
@@ -22,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,9 @@ class Outside:
             "inner": ("127.0.0.1",),
         }.items():
             for address in addresses:
-                self._stream(address, 443, lambda sock, label=label: self._https(sock, label))
+                self._stream(address, 443, partial(self._https, label=label))
                 if label != "inner":
-                    self._stream(address, 80, lambda sock, label=label: self._http(sock, label, b""))
+                    self._stream(address, 80, partial(self._http, label=label, data=b""))
         for port in (22, 8080, 8443, 25):
             self._stream(ADDRESSES["allowed4"], port, lambda sock: self._plain(sock, "port"))
         self._stream(ADDRESSES["denied4"], 9418, lambda sock: self._plain(sock, "denied"))
@@ -245,7 +245,12 @@ class Outside:
         self.giver = f"giver-{secrets.token_hex(6)}"
         self.giver_path = str(self.house / "giver.sock")
         runtime = f"/run/user/{os.geteuid()}"
-        self.engines = ["/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock", "/var/run/docker.sock"]
+        self.engines = [
+            "/run/docker.sock",
+            "/run/containerd/containerd.sock",
+            "/run/podman/podman.sock",
+            "/var/run/docker.sock",
+        ]
         self.agents = [
             "/run/dbus/system_bus_socket", f"{runtime}/bus", "/run/systemd/private", f"{runtime}/gnupg/S.gpg-agent",
             f"{HOME}/.gnupg/S.gpg-agent", "/tmp/ssh-agent/agent.1", str(self.house / "state" / "monitor.sock"),

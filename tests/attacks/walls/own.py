@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import shutil
 import signal
 import threading
 import time
@@ -66,7 +67,12 @@ def swapped_while_collected(once: Round) -> Result:
         try:
             sandbox.go()
             done = threading.Event()
-            threading.Thread(target=lambda: (sandbox.wait(), done.set()), daemon=True).start()
+
+            def wait() -> None:
+                sandbox.wait()
+                done.set()
+
+            threading.Thread(target=wait, daemon=True).start()
             while not done.is_set():
                 export = export_workspace(folder, view)
                 rounds += 1
@@ -244,7 +250,13 @@ def left_by_another(once: Round) -> Result:
 
 @case("S04")
 def no_bubblewrap(once: Round) -> Result:
-    with mock.patch.object(blueprint.shutil, "which", return_value=None):
+    find = blueprint.find_bubblewrap
+
+    def missing() -> str:
+        with mock.patch.object(shutil, "which", return_value=None):
+            return find()
+
+    with mock.patch.object(blueprint, "find_bubblewrap", side_effect=missing):
         try:
             sandbox = once.backend.create(SandboxSpec(run="r0walls", argv=("true",), cwd="/"))
         except DependencyDown as down:
@@ -267,5 +279,3 @@ def not_cleared(once: Round) -> Result:
             sandbox.kill()
     arrived = sorted({where for _, where in once.outside.arrived})
     return {"opened": [f"reached {where}" for where in arrived], "how": ["labels"]}
-
-

@@ -24,7 +24,8 @@ class Residue:
     def settle(self, backend: LocalSandbox) -> None:
         """Start what stays on purpose (the launch server, proofs) and take the state before."""
         SERVER.start()
-        if not backend._without:  # noqa: SLF001 - a sandbox without a wall has no proof
+        (self._house / "state" / "sandboxes").mkdir(exist_ok=True)
+        if not backend._without:
             backend.report()
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and len(_descendants()) < 3:
@@ -37,7 +38,9 @@ class Residue:
         while True:
             now = self._state()
             left = [
-                f"{kind}: {item}" for kind, items in now.items() for item in sorted(items - self._before.get(kind, set()))
+                f"{kind}: {item}"
+                for kind, items in now.items()
+                for item in sorted(items - self._before.get(kind, set()))
             ]
             if not left or time.monotonic() > deadline:
                 return left[:20]
@@ -51,7 +54,7 @@ class Residue:
             "mount": set(Path("/proc/self/mountinfo").read_text().splitlines()),
             "namespace": _namespaces(processes),
             "cgroup": _groups(processes),
-            "file": set(_files(self._house)) | set(_files(Path("/tmp"))) | set(_files(Path("/run"))),  # noqa: S108
+            "file": set(_files(self._house)) | set(_files(Path("/tmp"))) | set(_files(Path("/run"))),
             "shared memory": set(Path("/proc/sysvipc/shm").read_text().splitlines()),
         }
 

@@ -1,4 +1,4 @@
-"""The way of results: a real repository, its view, the export, the commit, the guards, and the people's git after it."""
+"""The way of results: a real repository, its view, the export, the commit, the guards, and people's git after it."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def collect(outside: Outside, work: Path, folder: Path, view: View, base: Sha) -
     special = [item.path for item in export.files if item.path.startswith("src/special/") and item.status != "deleted"]
     if special:
         problems["F16"] = [f"left: {', '.join(special)}"]
-    names = [*(item.path for item in export.files), *(path for path, _ in export.dropped)]
-    shown = [display(name.encode("utf-8", "surrogateescape")) for name in names]
+    told = [*(item.path for item in export.files), *(path for path, _ in export.dropped)]
+    shown = [display(name.encode("utf-8", "surrogateescape")) for name in told]
     steering = [text for text in shown if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)]
     if steering:
         problems["F18"] = [f"shown as it is: {steering[0]!r}"]
@@ -85,7 +85,12 @@ def _people(work: Path, commit: str) -> None:
     result = Git(work / "result.git")
     result.run(["update-ref", "refs/heads/result", commit])
     clone = work / "person"
-    environment = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
+    environment = {
+        **os.environ,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
     subprocess.run(
         ["git", "clone", "-q", "--no-checkout", str(work / "result.git"), str(clone)],
         check=True,

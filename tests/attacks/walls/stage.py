@@ -8,7 +8,6 @@ and starts `battery.py`. Started as root it can play both tiers; started by a us
 
 from __future__ import annotations
 
-# ruff: noqa: S108, PLR2004
 import ctypes
 import fcntl
 import os

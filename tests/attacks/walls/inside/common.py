@@ -5,7 +5,6 @@ its canary in it), `gained` names a thing that nobody inside should hold. Whatev
 """
 
 # mypy: ignore-errors
-# ruff: noqa: PTH101, PTH103, PTH110, PTH112, PTH115, PTH118, PTH119, PTH120, PTH123, PTH207, PTH208, PTH211, S108, SIM115, ANN001, ANN201, ANN202, ANN204, BLE001, D103, S104, S501, S323
 import contextlib
 import ctypes
 import errno
@@ -105,7 +104,12 @@ def run(name):
     if data:
         return {**json.loads(data), "ms": int((time.monotonic() - began) * 1000)}
     code = os.waitstatus_to_exitcode(status)
-    return {"heard": [], "gained": [], "how": [f"ended by signal {-code}" if code < 0 else f"no answer, exit {code}"], "ms": seconds * 1000}
+    return {
+        "heard": [],
+        "gained": [],
+        "how": [f"ended by signal {-code}" if code < 0 else f"no answer, exit {code}"],
+        "ms": seconds * 1000,
+    }
 
 
 # --- talking ---------------------------------------------------------------------------------------------------------

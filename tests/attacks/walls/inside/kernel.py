@@ -1,7 +1,7 @@
 """Attacks on processes and kernel interfaces: P of the list, and those of M and S that run inside."""
 
 # mypy: ignore-errors
-# ruff: noqa: PTH101, PTH103, PTH107, PTH108, PTH110, PTH115, PTH116, PTH118, PTH123, PTH207, PTH208, ANN001, ANN201, D103, S103, S108, S605, SIM115
+# ruff: noqa: PTH110, PTH207, SIM115
 import contextlib
 import ctypes
 import fcntl
@@ -89,7 +89,10 @@ def new_namespaces(report, _):
 
         in_child(enter, report)
     for name in ("unshare", "bwrap"):
-        argv = {"unshare": ["unshare", "-Urm", "true"], "bwrap": ["bwrap", "--unshare-all", "--bind", "/", "/", "true"]}[name]
+        argv = {
+            "unshare": ["unshare", "-Urm", "true"],
+            "bwrap": ["bwrap", "--unshare-all", "--bind", "/", "/", "true"],
+        }[name]
         with report.trying(name):
             if subprocess.run(argv, capture_output=True, check=False).returncode == 0:
                 report.gained(f"{name} made a sandbox of its own")
@@ -146,7 +149,12 @@ def kernel_objects(report, _):
     with report.trying("userfaultfd"):
         call("userfaultfd", 0)
         report.gained("userfaultfd")
-    for name, args in {"memfd_secret": (0,), "fanotify_init": (0, 0), "quotactl": (0, 0, 0, 0), "syslog": (3, 0, 0)}.items():
+    for name, args in {
+        "memfd_secret": (0,),
+        "fanotify_init": (0, 0),
+        "quotactl": (0, 0, 0, 0),
+        "syslog": (3, 0, 0),
+    }.items():
         with report.trying(name):
             call(name, *args)
             report.gained(name)
@@ -186,8 +194,9 @@ def hidden_flags(report, _):
 
 
 @attack("P10", "B-sudo")
-def becoming_somebody(report, _):
-    for argv in (["su", "-c", "id -u"], ["sudo", "-n", "id", "-u"], ["newgrp"], ["pkexec", "id", "-u"]):
+def becoming_somebody(report, case):
+    first = ["su", "-c", "id -u"] if case == "P10" else ["id", "-un"]  # su waits a second before it refuses
+    for argv in (first, ["sudo", "-n", "id", "-u"], ["newgrp"], ["pkexec", "id", "-u"]):
         with report.trying(argv[0]):
             done = subprocess.run(argv, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=3)
             if done.stdout.strip() == b"0":
@@ -223,7 +232,7 @@ def other_group(report, _):
 @attack("P16", "B-sysctl")
 def kernel_files(report, _):
     for path in (
-        "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/vm/drop_caches", "/proc/self/oom_score_adj_x",
+        "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/vm/drop_caches",
         "/sys/kernel/uevent_helper", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/user/max_user_namespaces",
     ):  # fmt: skip
         with report.trying(path):
@@ -237,7 +246,13 @@ def kernel_files(report, _):
 
 @attack("P18")
 def launcher(report, _):
-    for path in ("/proc/1/exe", f"/proc/{os.getppid()}/exe", "/run/vestibule-first", "/usr/bin/bwrap", "/proc/1/root/usr/bin/bwrap"):
+    for path in (
+        "/proc/1/exe",
+        f"/proc/{os.getppid()}/exe",
+        "/run/vestibule-first",
+        "/usr/bin/bwrap",
+        "/proc/1/root/usr/bin/bwrap",
+    ):
         with report.trying(path):
             os.close(os.open(path, os.O_WRONLY))
             report.gained(f"{path} open for writing")
@@ -245,14 +260,23 @@ def launcher(report, _):
 
 @attack("S02")
 def child_without_walls(report, _):
-    code = (
-        "import socket, os\n"
-        "try: print(open(%r).read())\nexcept OSError as e: print('file', e.errno)\n"
-        "try:\n s = socket.create_connection((%r, 80), 1); s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); print(s.recv(1000))\n"
-        "except OSError as e: print('net', e.errno)\n" % (GIVEN["secret"], GIVEN["denied4"])
-    )
+    code = f"""
+import socket
+try:
+    print(open({GIVEN["secret"]!r}).read())
+except OSError as error:
+    print(error.errno)
+try:
+    s = socket.create_connection(({GIVEN["denied4"]!r}, 80), 1)
+    s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print(s.recv(1000))
+except OSError as error:
+    print(error.errno)
+"""
     for environment in ({}, {"VESTIBULE_SANDBOX": "off", "IS_SANDBOX": "0", "CLAUDE_CODE_DISABLE_SANDBOX": "1"}):
-        done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=False, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, check=False, env=environment
+        )
         report.heard(done.stdout)
     with report.trying("setsid"):
         done = subprocess.run(["setsid", "-f", "true"], capture_output=True, check=False)

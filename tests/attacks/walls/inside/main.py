@@ -1,7 +1,6 @@
 """Runs the attacks that it is given and prints what each got as one JSON object. `main.py FILE`. *Stdlib only.*"""
 
 # mypy: ignore-errors
-# ruff: noqa: PTH123, E402
 import json
 import os
 import sys

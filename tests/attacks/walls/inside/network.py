@@ -1,7 +1,7 @@
 """Attacks on the network and on sockets: N and U of the list."""
 
 # mypy: ignore-errors
-# ruff: noqa: PTH123, PTH207, PTH208, ANN001, ANN201, D103, S104, SIM115, PTH115
+# ruff: noqa: PTH207, PTH208, PTH115
 import array
 import contextlib
 import glob
@@ -43,7 +43,7 @@ def ipv6_literal(report, case):
 def other_notations(report, case):
     number = int.from_bytes(socket.inet_aton(GIVEN["allowed4"]), "big")
     octets = GIVEN["allowed4"].split(".")
-    for text in (str(number), hex(number), "0" + oct(number)[2:], ".".join("0" + oct(int(o))[2:] for o in octets)):
+    for text in (str(number), hex(number), f"0{number:o}", ".".join(f"0{int(item):o}" for item in octets)):
         with report.trying(text):
             report.heard(http(text, 80, text, case))
 
@@ -242,7 +242,10 @@ def relay_inside(report, case):
 
 @attack("N25")
 def userinfo(report, case):
-    for line in (b"GET http://docs.example.com@denied.example.com/ HTTP/1.1", b"GET http://denied.example.com/ HTTP/1.1"):
+    for line in (
+        b"GET http://docs.example.com@denied.example.com/ HTTP/1.1",
+        b"GET http://denied.example.com/ HTTP/1.1",
+    ):
         with report.trying():
             http(address_of(ALLOWED), 80, ALLOWED, case, raw=line + b"\r\nHost: docs.example.com\r\n\r\n")
     if resolves("docs.example.com@denied.example.com"):
@@ -299,6 +302,8 @@ def large_upload(report, case):
 @attack("N31", seconds=15)
 def slow(report, case):
     where, held = address_of(ALLOWED), []
+    if b"200 OK" not in https(where, 443, ALLOWED, case + "-first"):
+        return
     for _ in range(270):
         with report.trying():
             sock = socket.create_connection((where, 443), timeout=1)

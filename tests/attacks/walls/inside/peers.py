@@ -1,7 +1,7 @@
 """The batteries that other products run against their egress walls: E, B and R of the list, with real clients."""
 
 # mypy: ignore-errors
-# ruff: noqa: PTH101, PTH103, PTH110, PTH116, PTH118, PTH123, PTH207, PTH208, ANN001, ANN201, D103, S108, S310, SIM115
+# ruff: noqa: SIM115
 import base64
 import contextlib
 import os
@@ -16,7 +16,18 @@ ALLOWED, DENIED = "docs.example.com", "denied.example.com"
 
 def curl(report, case, *arguments, environment=None):
     """What curl prints; its exit code is told."""
-    command = ["curl", "-sS", "-k", "--max-time", "3", "--connect-timeout", "2", "-H", f"X-Case: case={case};", *arguments]
+    command = [
+        "curl",
+        "-sS",
+        "-k",
+        "--max-time",
+        "3",
+        "--connect-timeout",
+        "2",
+        "-H",
+        f"X-Case: case={case};",
+        *arguments,
+    ]
     done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, **(environment or {})})
     report.how(f"curl {done.returncode}")
     report.heard(done.stdout)
@@ -43,7 +54,11 @@ def sibling(report, case):
 def connect_method(report, case):
     for port in (80, 443):
         with report.trying(str(port)):
-            said = speak(address_of(ALLOWED), port, b"CONNECT denied.example.com:443 HTTP/1.1\r\nHost: denied.example.com:443\r\n\r\n")
+            said = speak(
+                address_of(ALLOWED),
+                port,
+                b"CONNECT denied.example.com:443 HTTP/1.1\r\nHost: denied.example.com:443\r\n\r\n",
+            )
             report.how(said[:30])
     curl(report, case, "-x", f"http://{ALLOWED}:80", f"https://{DENIED}/")
 
@@ -70,7 +85,13 @@ def metadata(report, case):
     four, six = GIVEN["metadata4"], GIVEN["metadata6"]
     curl(report, case, f"http://{four}/latest/meta-data/iam/security-credentials/role")
     curl(report, case, "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60", f"http://{four}/latest/api/token")
-    curl(report, case, "-H", "Metadata-Flavor: Google", f"http://{four}/computeMetadata/v1/instance/service-accounts/default/token")
+    curl(
+        report,
+        case,
+        "-H",
+        "Metadata-Flavor: Google",
+        f"http://{four}/computeMetadata/v1/instance/service-accounts/default/token",
+    )
     curl(report, case, "-H", "Metadata: true", f"http://{four}/metadata/identity/oauth2/token?api-version=2018-02-01")
     curl(report, case, "-g", f"http://[{six}]/latest/meta-data/")
     curl(report, case, "http://metadata.google.internal/computeMetadata/v1/")
@@ -188,7 +209,12 @@ def resolvers(report, case):
 
 @attack("B-names")
 def lookalikes(report, case):
-    for name in ("DENIED.EXAMPLE.COM", "denied.example.com.", "docs.example.com.denied.example.net", "docs-example.com"):
+    for name in (
+        "DENIED.EXAMPLE.COM",
+        "denied.example.com.",
+        "docs.example.com.denied.example.net",
+        "docs-example.com",
+    ):
         with report.trying(name):
             curl(report, case, f"https://{name.strip()}/")
         with report.trying(name):
@@ -308,7 +334,7 @@ def credential_files(report, _):
         with contextlib.suppress(OSError):
             if os.path.lexists(link):
                 os.unlink(link)  # noqa: PTH108
-            os.symlink(path, link)
+            os.symlink(path, link)  # noqa: PTH211
             report.heard(open(link).read())
 
 
