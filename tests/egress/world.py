@@ -39,7 +39,7 @@ from vestibule.boundary.network.rules import plan
 from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.labels import Confidentiality, Integrity, Label, RunLabel
 from vestibule.core.model import Event, Receipt
-from vestibule.core.ports import Decider, Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.ports import AuditSink, Decider, Limits, Mount, RunningSandbox, SandboxResult, SandboxSpec
 from vestibule.policy import PolicySet
 from vestibule.sandbox.local import LocalSandbox, own_workspace
 
@@ -333,7 +333,7 @@ class World:
         learn: bool = False,
         ceiling: tuple[str, ...] | None = None,
         outside: Outside | None = None,
-        sink: Sink | None = None,
+        sink: AuditSink | None = None,
         meanwhile: Callable[[Live], None] | None = None,
         seconds: float = 60,
     ) -> Ended:
@@ -371,7 +371,7 @@ class World:
             learning=Learning(sandbox.listen, ceiling=ceiling) if learn else None,
             limits=limits,
         )
-        live = Live(sandbox, gateway, log)
+        live = Live(sandbox, gateway)
         try:
             live.start()
             sandbox.go()
@@ -381,14 +381,14 @@ class World:
         finally:
             sandbox.kill()
             live.stop()
-        return Ended(result, gateway.report(), log)
+        return Ended(result, gateway.report(), log if isinstance(log, Sink) else Sink())
 
 
 class Live:
     """A gateway on a loop in a thread of its own, as runs have it."""
 
-    def __init__(self, sandbox: RunningSandbox, gateway: EgressGateway, sink: Sink) -> None:
-        self.sandbox, self.gateway, self.sink = sandbox, gateway, sink
+    def __init__(self, sandbox: RunningSandbox, gateway: EgressGateway) -> None:
+        self.sandbox, self.gateway = sandbox, gateway
         self.loop = uvloop.new_event_loop()
         self.task: Any = None
         self.died = threading.Event()

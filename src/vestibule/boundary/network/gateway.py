@@ -249,6 +249,7 @@ class EgressGateway:
         self._led.setdefault(place, set()).add(rule.host)
         with contextlib.closing(outside):
             counted = await relay(client, outside, meter, idle=self._limits.idle_seconds, first=first)
+        client.close()
         sent, received, ended = counted.sent, counted.received, counted.ended
         row = {"verdict": "allow", "rule": "" if ended == "closed" else ended, "sent": sent, "received": received}
         details = {"address": place[0], "sent": sent, "received": received, "ended": ended, "client": list(peer)}

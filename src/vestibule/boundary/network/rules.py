@@ -23,7 +23,7 @@ PORT = 80
 TLS_PORTS = frozenset({443, 8443, 9443, 4443, 853, 993, 995, 465, 636})
 """Ports on which a connection has to begin with a ClientHello that names the host."""
 
-WRITABLE = ("/workspace", "/tmp", "/home/agent", "/dev/shm", "/proc", "/var/tmp")  # noqa: S108 - places inside
+WRITABLE = ("/workspace", "/tmp", "/home/agent", "/dev/shm", "/proc", "/var/tmp", "/opt/setup")  # noqa: S108 - inside
 """Where a sandbox's program can put files: nothing there is a program that a rule names."""
 
 LEARN_PORTS = (443, 80, 22, 8443, 8080)
