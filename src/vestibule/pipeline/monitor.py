@@ -94,8 +94,10 @@ class HostMonitor:
         trouble: Callable[[Refused], None],
         *,
         name: str = "",
+        writable: tuple[str, ...] = (),
     ) -> None:
-        """`name` tells several of one run apart; by default it is the attempt's."""
+        """`name` tells several of one run apart; by default it is the attempt's. `writable` joins `WRITABLE`."""
+        self._writable = (*WRITABLE, *writable)
         self._name = name or f"{record.round}-{record.attempt}"
         self._services = services
         self._record = record
@@ -124,7 +126,9 @@ class HostMonitor:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             key = f"{self._record.id}-{self._name}"
-            self._watch = monitor.watch(key, writable=WRITABLE, file=file, on_match=self._matched, on_down=self._down)
+            self._watch = monitor.watch(
+                key, writable=self._writable, file=file, on_match=self._matched, on_down=self._down
+            )
         finally:
             os.close(file)
 

@@ -33,6 +33,7 @@ from vestibule.pipeline.egress import RunNetwork, egress_of, network_of
 from vestibule.pipeline.hosting import GatewayHost
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.watched import run_watched
 from vestibule.sandbox.local import own_workspace
 from vestibule.sandbox.quota import clear
 from vestibule.sandbox.removal import remove_tree
@@ -231,8 +232,8 @@ class _Making:
             crossing = self.services.crossing(self.record)
             gateway = egress_of(self.services, self.record, self.network, crossing, sandbox)
             host.run("network", gateway.serve(dict(sandbox.listeners)))
-            sandbox.go()
-            result = sandbox.wait()
+            gateway.begin()
+            result = run_watched(self.services, self.record, sandbox, "setup", writable=(SETUP,))
         if died:
             raise DependencyDown("gateway", "The network gateway ended while the set-up ran, so it was stopped.")
         return result

@@ -7,24 +7,22 @@ forge or the result. A command that cannot run is a failure, never a pass. How e
 from __future__ import annotations
 
 import contextlib
-import secrets
 import shlex
-import threading
 from pathlib import Path
 
 from vestibule.config.schema import RepoConfig
 from vestibule.core.crossing import error_details
-from vestibule.core.errors import DependencyDown, Refused
+from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Finding, Scope
-from vestibule.core.ports import Mount, RunningSandbox, SandboxResult, SandboxSpec
+from vestibule.core.ports import Mount, SandboxSpec
 from vestibule.core.text.sanitize import show_hidden
 from vestibule.core.verdict import Ruling
 from vestibule.pipeline.ceilings import disk_of, limits_of
-from vestibule.pipeline.monitor import HostMonitor
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import result_repository
 from vestibule.pipeline.services import Services
 from vestibule.pipeline.toolchains import Prepared, prepare
+from vestibule.pipeline.watched import run_watched
 from vestibule.sandbox.quota import WorkspaceDisk, clear
 
 VERIFY_SECONDS = 1800.0
@@ -75,38 +73,9 @@ def _run(
         sandbox = services.sandbox.create(spec)
         living.callback(sandbox.kill)
         services.require_walls(sandbox.report, services.minimum(config))
-        result = _watched(services, record, sandbox)
+        result = run_watched(services, record, sandbox, "verify")
     output = (result.stdout + result.stderr)[-4000:].decode("utf-8", "replace")
     return (result.exit_code if result.reason == "exited" else result.exit_code or 124), show_hidden(output)
-
-
-def _watched(services: Services, record: RunRecord, sandbox: RunningSandbox) -> SandboxResult:
-    """Start it, under the monitor where one stands. A behaviour that policy denies, and a monitor's loss, end it.
-
-    Raises:
-        Refused: what ended it.
-    """
-    troubles: list[Refused] = []
-
-    def trouble(error: Refused) -> None:
-        troubles.append(error)
-        threading.Thread(target=sandbox.kill, name="end-of-sandbox", daemon=True).start()
-
-    name = f"verify-{secrets.token_hex(4)}"
-    monitor = HostMonitor(services, record, services.crossing(record), trouble, name=name)
-    monitor.begin()
-    try:
-        monitor.watch(sandbox)
-        sandbox.go()
-        result = sandbox.wait()
-        if not troubles:
-            monitor.finish()
-    finally:
-        sandbox.kill()
-        monitor.abandon()
-    if troubles:
-        raise troubles[0]
-    return result
 
 
 def _spec(
