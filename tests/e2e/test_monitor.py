@@ -175,3 +175,19 @@ def test_verify_commands_are_watched_too(house: House) -> None:
     done = house.vestibule("review", done.json["run"], "--approve", "--reason", "Looks right.", "--json")
     assert done.code == 4, (done.out, done.err)
     assert "host.behaviour" in [item["rule"] for item in done.json["refusals"]]
+
+
+def test_the_second_rung_sees_programs_and_files_and_says_that_it_is_the_second(house: House, tmp_path: Path) -> None:
+    patch = tmp_path / "patch" / "sitecustomize.py"
+    patch.parent.mkdir()
+    patch.write_text("import vestibule.sandbox.local.limits as limits\nlimits.v2_folder = lambda: None\n")
+    house.operate(sandbox=", minimum: [mounts, network, monitor]")
+    shell = "echo '#' >> src/app.py; mkdir -p .git/hooks; echo x > .git/hooks/post-checkout; mv src/app.py src/b.py"
+    done = house.change(shell, env={"PYTHONPATH": str(patch.parent)})
+    assert done.code == 3, (done.out, done.err)
+    report = done.json["monitor"]
+    assert report["rung"] == "fanotify"
+    assert "mv" in {Path(item["path"]).name for item in report["programs"]}
+    assert [item["behaviour"] for item in report["matches"]] == ["git-hook"]
+    walls = done.json["sandbox"]["walls"]
+    assert (walls["monitor"], walls["cgroup_egress"]) == ("up", "down")

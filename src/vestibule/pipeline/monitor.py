@@ -63,8 +63,8 @@ def with_monitor(report: WallsReport, standing: Standing) -> WallsReport:
             proved_by=f"rung {standing.rung}: {standing.proved_by}",
         ),
         "cgroup_egress": Wall(
-            state="up" if standing.up else "down",
-            proved_by=refused if standing.up else f"no address programs: {standing.proved_by}",
+            state="up" if standing.whole else "down",
+            proved_by=refused if standing.whole else f"no address programs: {standing.proved_by}",
         ),
     }
     return report.model_copy(update={"walls": {**report.walls, **added}})
@@ -140,7 +140,7 @@ class HostMonitor:
         if self._watch is None:
             return lambda: None
         group, inside = sandbox.place
-        if group is None:
+        if group is None and self._standing is not None and self._standing.whole:
             raise DependencyDown("monitor", "This sandbox has no control group, so it cannot be watched.")
         watched = self._watch.add(group, inside)
 
@@ -189,14 +189,15 @@ class HostMonitor:
     @property
     def connects(self) -> tuple[KernelConnect, ...] | None:
         """What the kernel saw the sandboxes connect to; None where nobody looked."""
-        return self._summary.connects if self._summary is not None else None
+        whole = self._standing is not None and self._standing.whole
+        return self._summary.connects if self._summary is not None and whole else None
 
     def agreed(self, report: HostReport, export: Export, gateway: Iterable[str]) -> HostReport:
         """The report, and what the patch holds that nobody was seen to write, in the log as well.
 
         Raises DependencyDown: `audit`.
         """
-        if self._summary is None:
+        if self._summary is None or self._standing is None or not self._standing.whole:
             return report
         changed = ((item.path, item.status) for item in export.files)
         found = unexplained(changed, self._summary, gateway)

@@ -27,17 +27,10 @@ class _How(ctypes.Structure):
 _known: dict[tuple[int, int, int, int, int], str] = {}
 
 
-def program_digest(inside: int, event: Any, most: int) -> str:
-    """SHA-256 in hex of the file at `event.path` below the root of process `inside`; empty when it is another one now,
-    longer than `most` bytes, or cannot be read."""
-    try:
-        root = os.open(f"/proc/{inside or event.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        fd = _open(root, os.fsencode(event.path).lstrip(b"/"))
-    finally:
-        os.close(root)
+def program_digest(root: int, event: Any, most: int) -> str:
+    """SHA-256 in hex of the file at `event.path` below the folder `root`, a descriptor; empty when it is another one
+    now, longer than `most` bytes, or cannot be read."""
+    fd = _open(root, os.fsencode(event.path).lstrip(b"/"))
     if fd < 0:
         return ""
     try:

@@ -38,5 +38,10 @@ class Standing(Noun):
     proved_by: str
 
     @property
+    def whole(self) -> bool:
+        """Whether it sees connections, moves and removals too, so that its account can be compared with others."""
+        return self.rung == "tracepoints"
+
+    @property
     def up(self) -> bool:
         return self.rung != "none"

@@ -53,7 +53,7 @@ class Session:
         self.room = MAX_EVENT_FILE if file >= 0 else 0
         self.cut = False
         self.waiting: list[bytes] = []
-        self.inside: dict[bytes, int] = {}
+        self.inside: dict[bytes, tuple[int, int]] = {}
         self.hashes: dict[str, str] = {}
 
     def keep(self, record: bytes) -> None:
@@ -172,10 +172,11 @@ class Worker:
         """The digest of the file as executed, if it is still the same one; once for each file."""
         from vestibule.boundary.host.hashing import program_digest
 
+        if group not in session.inside:
+            return
         key = f"{event.device[0]}:{event.device[1]}:{event.inode} {event.path}"
         if key not in session.hashes and len(session.hashes) < 1024:
-            root = session.inside.get(group, 0)
-            session.hashes[key] = program_digest(root, event, MAX_HASHED)
+            session.hashes[key] = program_digest(session.inside[group][0], event, MAX_HASHED)
 
     def counts(self, group: bytes) -> tuple[int, int]:
         """(events, drops) as the kernel counted."""
@@ -218,8 +219,13 @@ class Worker:
 
     def do_add(self, request: dict[str, Any], _: list[int]) -> dict[str, Any]:
         session = self.sessions[request["key"]]
-        group = self.watch(Path(request["group"]), session.groups)
-        session.inside[group] = int(request.get("inside", 0))
+        inside = held(int(request["inside"]))
+        try:
+            group = self.watch(Path(request["group"]), session.groups)
+        except BaseException:
+            release(inside)
+            raise
+        session.inside[group] = inside
         self.by_group[group] = session
         return {"watched": int.from_bytes(group, "little")}
 
@@ -289,10 +295,11 @@ class Worker:
         self.object.remove(self.watched, group)
         for link in links:
             link.close()
+        release(session.inside.pop(group))
 
     # --- proof --------------------------------------------------------------------------------------------
 
-    def prove(self, parent: Path) -> str:
+    def prove(self, parent: Path, /) -> str:
         """Watch a probe process in a group of its own; what was seen, in words. Raises ValueError: it was not."""
         from vestibule.boundary.host import events
 
@@ -381,6 +388,23 @@ def _try(family: int, address: str, how: str) -> str:
     return "ok"
 
 
+def held(pid: int) -> tuple[int, int]:
+    """Root and mounts of a sandbox's first process, kept so that its files can be read, and their paths be told, when
+    its last process is dead. Raises OSError."""
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return root, os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(root)
+        raise
+
+
+def release(inside: tuple[int, int]) -> None:
+    """Let go what `held` gave."""
+    for fd in inside:
+        os.close(fd)
+
+
 def depth(folder: Path) -> int:
     """How deep a control group lies below its tree's top. Raises OSError, ValueError."""
     level, at = 0, folder
@@ -392,6 +416,22 @@ def depth(folder: Path) -> int:
     return level
 
 
+def _programs(control: socket.socket, path: str, ring: int, parent: str) -> tuple[str, Worker, str]:
+    from vestibule.boundary.host.libbpf import Library, Object
+
+    if not parent:
+        raise ValueError("there is no cgroup v2 tree here to tell sandboxes apart by")
+    worker = Worker(control, Object(Library(), Path(path).read_bytes(), ring_bytes=ring or None))
+    return "tracepoints", worker, worker.prove(Path(parent))
+
+
+def _files(control: socket.socket, _path: str, _ring: int, parent: str) -> tuple[str, Worker, str]:
+    from vestibule.boundary.host.fanotify import FileWorker
+
+    worker = FileWorker(control)
+    return "fanotify", worker, worker.prove(Path(parent))
+
+
 def main() -> None:
     root, descriptor, path, ring, parent = sys.argv[1:6]
     sys.path.insert(0, root)
@@ -400,16 +440,19 @@ def main() -> None:
     control = socket.socket(fileno=int(descriptor))
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)  # who watches must not starve
-    try:
-        from vestibule.boundary.host.libbpf import Library, Object
-
-        loaded = Object(Library(), Path(path).read_bytes(), ring_bytes=int(ring) or None)
-        worker = Worker(control, loaded)
-        proof = worker.prove(Path(parent))
-    except (OSError, ValueError, KeyError) as error:
-        control.send(json.dumps({"failed": str(error) or type(error).__name__}).encode())
+    sys.modules["vestibule.boundary.host.worker"] = sys.modules["__main__"]
+    failed: list[str] = []
+    for rung in (_programs, _files):
+        try:
+            name, worker, proof = rung(control, path, int(ring), parent)
+            break
+        except (OSError, ValueError, KeyError) as error:
+            failed.append(str(error) or type(error).__name__)
+    else:
+        control.send(json.dumps({"failed": "; ".join(failed)}).encode())
         return
-    worker.say({"ready": True, "rung": "tracepoints", "proved_by": proof})
+    why = f" (no programs: {failed[0]})" if failed else ""
+    worker.say({"ready": True, "rung": name, "proved_by": proof + why})
     with contextlib.suppress(BrokenPipeError, ConnectionError):
         worker.run()
 
