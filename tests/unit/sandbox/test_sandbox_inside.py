@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -155,3 +156,13 @@ def test_what_is_shipped_is_what_the_source_gives() -> None:
         [sys.executable, str(ROOT / "tools/build_native.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_listener_that_nobody_can_ask_any_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 6.11 the ioctl would wait for ever, and with it the keeper."""
+    read, write = os.pipe()
+    os.close(write)  # as a listener whose last program ended: POLLHUP without POLLIN
+    monkeypatch.setattr(calls.fcntl, "ioctl", lambda *_: pytest.fail("asked for a call that nobody made"))
+    listener = calls.Calls(read, "x86_64")
+    assert listener.answer() == []
+    listener.close()
