@@ -149,6 +149,8 @@ def reconcile(
             continue
         if not _loopback(item.address):
             alarms.append(Alarm(rule="network.unrecorded", fact=_said(item)))
+        elif item.protocol == "udp":
+            continue  # resolvers connect to what they found, to sort it (RFC 6724); nobody inside listens
         elif item.address in names:
             key = (names[item.address], item.port)
             seen[key] += item.count

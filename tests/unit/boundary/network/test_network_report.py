@@ -52,6 +52,10 @@ def test_another_port_of_a_name_is_no_listener_of_ours() -> None:
     assert rules([], [seen(port=8443)]) == ["network.unrecorded"]
 
 
+def test_a_resolver_that_sorts_what_it_found_is_no_connection() -> None:
+    assert rules([row(1)], [seen(), seen(protocol="udp"), seen("127.64.0.9", 53, protocol="udp")]) == []
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_a_program_s_own_server_inside_is_nobody_s_business(address: str) -> None:
     assert rules([], [seen(address, 8000)]) == []
