@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from vestibule.sandbox.local import ablation, argv, landlock, limits, quota, syscalls, wire
 
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+"""How mountinfo writes blanks. No codec is used for it: what is not loaded yet may be covered by the stage."""
 _STAGES = ("/mnt", "/media", "/srv", "/opt", "/home")
 
 
@@ -135,11 +138,11 @@ def _bytes(files: dict[str, str]) -> dict[str, bytes]:
 
 def _let_go_of_disks() -> None:
     """Copies, in our mount namespace, of the disks of workspaces: else those of other runs would live as long as we."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        place = line.split()[4]
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        place = os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4]))
         if place.endswith("/" + quota.DISK):
             with contextlib.suppress(OSError):
-                syscalls.umount(place.encode().decode("unicode_escape"), syscalls.MNT_DETACH)
+                syscalls.umount(place, syscalls.MNT_DETACH)
 
 
 def _stage(
