@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from vestibule.boundary.models.gateway import ModelGateway
     from vestibule.boundary.network.gateway import EgressGateway
     from vestibule.pipeline.commands import SandboxedCommands
-    from vestibule.pipeline.upstreams import Upstreams
+    from vestibule.pipeline.upstreams import SandboxedServers, Upstreams
 
 RENEW_SECONDS = 300.0
 COMMAND_SECONDS = 600.0
@@ -108,6 +108,7 @@ class Attempt:
         self.monitor = HostMonitor(services, record, self.crossing, self._ungranted)
         self._host = HostReport(rung="none")
         self._commands: SandboxedCommands | None = None
+        self._servers: SandboxedServers | None = None
         self.instructions: tuple[Instruction, ...] = ()
         self.live = LiveScope(services, record, self.crossing, self._ungranted)
         self._trouble: Refused | None = None
@@ -290,6 +291,7 @@ class Attempt:
         )
         living.callback(context.close)
         if upstreams is not None:
+            self._servers = upstreams.runner
             living.callback(upstreams.stop)  # before the endpoint waits for its calls to end
         living.callback(self.live.stop)
         living.callback(commands.stop)
@@ -316,6 +318,7 @@ class Attempt:
             seconds=self.record.budget.minutes * 60 + SETTLE_SECONDS,
             trusted=Trusted.of(self.task.spec, instructions=told),
             questions=self.live.questions,
+            watch=self.monitor.watch,
         )
 
     def _models_app(self, host: GatewayHost, tokens: TaskTokens) -> ModelGateway:
@@ -387,8 +390,9 @@ class Attempt:
 
     def _watched(self) -> dict[str, Any]:
         """The monitor's account, when no command runs any more either; what the log says of it."""
-        if self._commands is not None:
-            self._commands.stop()
+        for others in (self._commands, self._servers):
+            if others is not None:
+                others.stop()
         try:
             self._host = self.monitor.finish()
         except DependencyDown as error:

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,8 @@ class SandboxedServers:
         self.run = run
         self.minimum = minimum
         self.seconds = seconds
+        self.watch: Callable[[RunningSandbox], Callable[[], None]] | None = None
+        """Puts a server's sandbox under the run's monitor before it starts; what it gives is called at its end."""
         self._lock = threading.Lock()
         self._live: set[_Process] = set()
         self._stopped = False
@@ -88,6 +90,8 @@ class SandboxedServers:
                 if self._stopped:
                     raise DependencyDown("upstream", "The run has ended; no server starts any more.", fact=server)
                 self._live.add(process)
+            if self.watch is not None:
+                process.ended = self.watch(sandbox)
             sandbox.go()
         except BaseException:
             process.kill()
@@ -132,9 +136,14 @@ class _Process:
         self.stdin = stdin
         self.stdout = stdout
         self._sandbox = sandbox
+        self.ended: Callable[[], None] | None = None
+        """Called once, when it is dead."""
 
     def kill(self) -> str:
         self._sandbox.kill()
+        ended, self.ended = self.ended, None
+        if ended is not None:
+            ended()
         try:
             said = self._sandbox.wait().stderr
         except DependencyDown:  # such as a disk that it filled; it is gone all the same
@@ -166,6 +175,7 @@ def upstreams_for(
     seconds: float,
     trusted: Trusted | None = None,
     questions: Questions | None = None,
+    watch: Callable[[RunningSandbox], Callable[[], None]] | None = None,
 ) -> Upstreams | None:
     """The upstream servers of a role, none of them started; None when it has none.
 
@@ -183,6 +193,7 @@ def upstreams_for(
     _told_apart(defined)
     keys: dict[str, str] = {}
     runner = SandboxedServers(services, run, minimum, seconds=seconds)
+    runner.watch = watch
     servers = tuple(_server(services, use.server, runner, keys) for use in wanted)
     folder = pin_folder(services)
     source = UpstreamSource(
