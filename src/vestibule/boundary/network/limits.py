@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class NetworkLimits:
     """Ceilings. Bytes are counted per name and port over the whole run."""
 
-    connections: int = 128
+    connections: int = 96
     """At once, over all names; DNS over TCP counts too. Each holds six descriptors at most."""
     hello_seconds: float = 10.0
     """For the ClientHello, from the accept."""
