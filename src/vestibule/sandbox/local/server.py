@@ -22,7 +22,7 @@ from pathlib import Path
 def main() -> None:
     """`server.py SOURCE-ROOT FD`: packets on that socket each carry one keeper's socket."""
     sys.path.insert(0, sys.argv[1])
-    from vestibule.sandbox.local import keeper, limits, wire  # noqa: F401 - loaded once, before forking
+    from vestibule.sandbox.local import keeper, limits, wire  # loaded once, before forking
 
     limits.own_place()  # read once here, for all keepers
     keeper.ENCLOSED = _leave_the_network()
