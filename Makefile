@@ -73,7 +73,8 @@ system:
 	@tools/setup.sh system bwrap:bubblewrap git:git
 
 system-test: system
-	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl pgrep:procps /usr/include/linux/seccomp.h:linux-libc-dev
+	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl pgrep:procps /usr/include/linux/seccomp.h:linux-libc-dev \
+	  clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_core_read.h:libbpf-dev
 
 build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json | system-test
 	@mkdir -p build/tools
