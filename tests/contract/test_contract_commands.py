@@ -311,7 +311,7 @@ def test_ctrl_c_ends_a_run_its_sandbox_too_and_says_how_to_go_on(tmp_path: Path)
         assert process.stderr is not None
         run = process.stderr.readline().split()[-1]
         deadline = time.monotonic() + 30
-        while not list((house.home / "runs" / run).glob("attempt-*/workspace/src/started")):
+        while not list((house.home / "runs" / run).glob("attempt-*/*/workspace/src/started")):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)

@@ -306,7 +306,7 @@ def test_audit_log_lost_during_the_run_stops_the_agent(house: House) -> None:
 
     def fill() -> None:
         deadline = time.monotonic() + 60
-        while not list((house.home / "runs").glob("*/attempt-*/workspace/src/n2.py")) and time.monotonic() < deadline:
+        while not list((house.home / "runs").glob("*/attempt-*/*/workspace/src/n2.py")) and time.monotonic() < deadline:
             time.sleep(0.05)
         _fill(audit)
 
