@@ -42,7 +42,10 @@ class Residue:
                 for kind, items in now.items()
                 for item in sorted(items - self._before.get(kind, set()))
             ]
-            if not left or time.monotonic() > deadline:
+            if not left:
+                return []
+            if time.monotonic() > deadline:
+                self._before = now  # told once
                 return left[:20]
             time.sleep(0.02)  # a warm keeper takes the place of the one that was used; nothing tells when it is there
 

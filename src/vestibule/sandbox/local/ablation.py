@@ -9,7 +9,7 @@ What each name means:
 `landlock`       no rule.
 `first_process`  no filter on the first process, and its memory can be looked at.
 `mounts`         the host's file system is there, at its own places and writable.
-`network`        the host's network namespace.
+`network`        the network namespace that the launch server is in: an empty one, the host's where it could not leave.
 `pids`           the host's processes are visible and can be named.
 `caps`           all capabilities (of the sandbox's own user namespace).
 `cgroup`         no ceilings by control group; rlimits are there instead.
