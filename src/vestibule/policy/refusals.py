@@ -387,7 +387,7 @@ ENTRIES: dict[str, Entry] = {
     "host.behaviour": Entry(
         "What ran inside showed a behaviour that no task needs, so the sandbox was ended.",
         "Stop here.",
-        "Look at the event: it says which behaviour, by which program. If the task needs it, use another sandbox for it.",
+        "Look at the event: it says which behaviour, by which program. If the task needs it, do that elsewhere.",
         _host,
     ),
     "host.suspicious": Entry(

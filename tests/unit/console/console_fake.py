@@ -376,7 +376,6 @@ class FakeRuns:
         )
         return Outcome(run=run, state=state, decision=decision.id, message=f"Recorded: {choice}.")
 
-
     def answer(self, question: str, choice: AnswerChoice, reason: str, seen: str, person: Person) -> Outcome:
         if self.answer_fails:
             raise self.answer_fails
