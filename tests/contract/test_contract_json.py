@@ -83,7 +83,8 @@ RUN = shape(
 PROVED = {"type": "object", "additionalProperties": shape(state={"enum": ["up", "down"]}, proved_by=TEXT)}
 STATES = (
     "received, specified, awaiting_spec_review, working, checking, awaiting_answer, awaiting_review, "
-    "changes_requested, approved, verifying, merging, watching, merged, refused, rejected, failed, expired, cancelled, rolled_back"
+    "changes_requested, approved, verifying, merging, watching, merged, refused, rejected, failed, "
+    "expired, cancelled, rolled_back"
 )
 
 

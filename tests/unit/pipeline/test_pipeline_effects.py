@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.attacks.control_world import World
 
 from vestibule.boundary.changes.gateway import Changes
 from vestibule.boundary.context import canary as context_canary
+from vestibule.boundary.host.seen import Standing
 from vestibule.boundary.models import canary as models_canary
 from vestibule.boundary.network import canary as network_canary
 from vestibule.boundary.network.rules import plan
@@ -25,6 +27,7 @@ from vestibule.pipeline.commands import SandboxedCommands
 from vestibule.pipeline.live_guards import prove
 from vestibule.pipeline.reader import Reader
 from vestibule.pipeline.results import apply_result, export_path, result_repository, save_export, start_commit
+from vestibule.pipeline.services import Services
 from vestibule.pipeline.verification import verify
 
 NAMES = plan((), hosts=("docs.example.com:443",))
@@ -96,6 +99,14 @@ class PlayedBackend:
 
     def release(self, run: str) -> None:
         return None
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox that is played has no control group, so there is nothing for a monitor to watch."""
+    monkeypatch.setattr(
+        Services, "monitor", SimpleNamespace(standing=lambda: Standing(rung="none", proved_by="played"))
+    )
 
 
 def play(world: World, backend: PlayedBackend) -> PlayedBackend:
