@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from tests.attacks.walls.cases import Case, here
 from tests.attacks.walls.egress import Egress
 from tests.attacks.walls.judge import judge
 from tests.attacks.walls.outside import Outside, subreaper
-from tests.attacks.walls.residue import Residue
+from tests.attacks.walls.residue import MADE, Residue
 from vestibule.core.ports import Limits, Mount, SandboxSpec
 from vestibule.sandbox.local import LocalSandbox, seccomp
+from vestibule.sandbox.local.running import Running
 from vestibule.sandbox.local.syscall_numbers import NUMBERS
 
 INSIDE = Path(__file__).with_name("inside")
@@ -49,6 +51,7 @@ class Round:
         tools = () if Path(sys.base_prefix).resolve() == Path("/usr") else (os.path.realpath(sys.base_prefix),)
         state = outside.house / "state"
         self.backend: LocalSandbox = without(*([wall] if wall else []), tools=tools, state=state)
+        setattr(self.backend, "create", partial(_made, self.backend.create))  # noqa: B010 - an instance's own
         self.egress = Egress(outside)
         self.work = outside.house / "work"
 
@@ -139,6 +142,13 @@ class Round:
     def close(self) -> None:
         self.backend.release(RUN)
         self.backend.close()
+
+
+def _made(create: Callable[..., Running], *given: Any, **streams: Any) -> Running:
+    """A sandbox, its control groups written down for the look at what is left."""
+    sandbox = create(*given, **streams)
+    MADE.update(sandbox.ready["folders"])
+    return sandbox
 
 
 HOME = "/home/agent"

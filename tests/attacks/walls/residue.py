@@ -56,7 +56,7 @@ class Residue:
             "descriptor": _descriptors(),
             "mount": set(Path("/proc/self/mountinfo").read_text().splitlines()),
             "namespace": _namespaces(processes),
-            "cgroup": _groups(processes),
+            "cgroup": _groups(),
             "file": set(_files(self._house)) | set(_files(Path("/tmp"))) | set(_files(Path("/run"))),
             "shared memory": set(Path("/proc/sysvipc/shm").read_text().splitlines()),
         }
@@ -113,20 +113,13 @@ def _namespaces(processes: dict[int, str]) -> set[str]:
     return found
 
 
-def _groups(processes: dict[int, str]) -> set[str]:
-    """Control groups of keepers that were ours and are gone."""
-    mine = {str(pid) for pid in processes}
-    found = set()
-    for where, folders, _ in os.walk("/sys/fs/cgroup"):
-        for name in [item for item in folders if item.startswith("vestibule-")]:
-            group, keeper = Path(where, name), name.split("-")[1]
-            with contextlib.suppress(OSError):
-                recent = group.stat().st_ctime > _STARTED and group.stat().st_uid == os.geteuid()
-                if recent and keeper not in mine and keeper.isdigit() and not Path("/proc", keeper).exists():
-                    found.add(str(group))
-        if where.count("/") > 7:
-            folders.clear()
-    return found
+MADE: set[str] = set()
+"""Folders of the control groups of every sandbox of this battery. Other programs' sandboxes come and go beside us."""
+
+
+def _groups() -> set[str]:
+    """Control groups of our sandboxes that are still there."""
+    return {folder for folder in MADE if Path(folder).exists()}
 
 
 def _files(folder: Path) -> list[str]:
@@ -136,6 +129,3 @@ def _files(folder: Path) -> list[str]:
             continue
         found += [os.path.join(where, name) for name in (*folders, *files)]  # noqa: PTH118
     return found
-
-
-_STARTED = time.time()
