@@ -242,7 +242,10 @@ def judge(found: Mapping[str, Any], ready: Mapping[str, Any], *, root: bool) -> 
                 "the namespace has a way out": bool(found.get("egress"))
                 and "connected" not in found["egress"].values(),
             },
-            "host TCP and abstract canaries, IPv4 and IPv6 literals, UDP, DNS: none answered; no interface but lo",
+            "host TCP and abstract canaries, IPv4 and IPv6 literals, UDP, DNS: none answered; no interface but lo; "
+            + (
+                "a second empty network lies around it" if ready.get("enclosed") else "no second network lies around it"
+            ),
         ),
         "seccomp": (
             {
