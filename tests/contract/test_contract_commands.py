@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.contract.conftest import Lived
-from tests.e2e.conftest import CONFIG, Done, House, build_house
+from tests.e2e.conftest import CONFIG, Done, House, build_house, without_monitor
 from vestibule.cli.main import COMMANDS, LazyGroup, cli
 
 CONTRACT = {
@@ -246,7 +246,9 @@ def test_6_a_verification_failed(lived: Lived, tmp_path: Path) -> None:
     assert only_object(done)["ok"] is False
     operator = lived.house.operator.read_text().replace("sandbox: {", "sandbox: {minimum: [monitor], ")
     (tmp_path / "o.yaml").write_text(operator)
-    done = lived.house.vestibule("doctor", "--json", env={"VESTIBULE_CONFIG": str(tmp_path / "o.yaml")})
+    done = lived.house.vestibule(
+        "doctor", "--json", env={"VESTIBULE_CONFIG": str(tmp_path / "o.yaml"), **without_monitor(tmp_path)}
+    )
     assert done.code == 6
     assert "monitor" in str(only_object(done)["minimum"])
 

@@ -199,3 +199,35 @@ def check_admissions(log: Path) -> None:
 @pytest.fixture
 def house(make_house: Callable[..., House]) -> House:
     return make_house()
+
+
+HOOK = """
+import importlib.abc, importlib.machinery, sys
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != {module!r}:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+        def exec_module(module):
+            load(module)
+            {patch}
+        spec.loader.exec_module = exec_module
+        return spec
+
+import importlib.util
+sys.meta_path.insert(0, Finder())
+"""
+"""What a `sitecustomize.py` does to one module when it is imported: a broken build, for one process."""
+
+
+def without_monitor(folder: Path) -> dict[str, str]:
+    """The environment of a machine on which the runtime monitor cannot be started."""
+    patch = folder / "no-monitor" / "sitecustomize.py"
+    patch.parent.mkdir(exist_ok=True)
+    patch.write_text(
+        HOOK.format(module="vestibule.boundary.host.monitor", patch="module._HERE = module._HERE / 'gone'")
+    )
+    return {"PYTHONPATH": str(patch.parent)}

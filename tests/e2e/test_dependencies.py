@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Done, House
+from tests.e2e.conftest import HOOK, Done, House, without_monitor
 
 
 def refused(done: Done, dependency: str) -> None:
@@ -139,9 +139,9 @@ def test_missing_bubblewrap_refuses(house: House) -> None:
     assert not [event for event in found.json.get("events", []) if event["action"] == "agent.start"]
 
 
-def test_missing_wall_refuses(house: House) -> None:
+def test_missing_wall_refuses(house: House, tmp_path: Path) -> None:
     house.operate(sandbox=", minimum: [mounts, network, seccomp, no_new_privs, monitor]")
-    done = house.change()
+    done = house.change(env=without_monitor(tmp_path))
     assert done.code == 4, done.err
     assert "task.walls" in [item["rule"] for item in done.json["refusals"]] + done.json["reasons"]
     assert not [event for event in done.json["events"] if event["action"] == "agent.start"]
@@ -161,39 +161,19 @@ def test_dead_guard_refuses(house: House, crossing: str, tmp_path: Path) -> None
     assert not [event for event in done.json["events"] if event["action"] == "agent.start"]
 
 
-_HOOK = """
-import importlib.abc, importlib.machinery, sys
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != {module!r}:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            {patch}
-        spec.loader.exec_module = exec_module
-        return spec
-
-import importlib.util
-sys.meta_path.insert(0, Finder())
-"""
-
 _DEAD = {
-    "context": _HOOK.format(
+    "context": HOOK.format(
         module="vestibule.boundary.context.canary", patch="module.forbidden_call = lambda *a, **k: None"
     ),
-    "models": _HOOK.format(
+    "models": HOOK.format(
         module="vestibule.boundary.models.canary", patch="module.forbidden_call = lambda *a, **k: None"
     ),
-    "network": _HOOK.format(
+    "network": HOOK.format(
         module="vestibule.sandbox.local.backend",
         patch="sys.modules['vestibule.sandbox.local.running'].Running.probe_egress = "
         "lambda self: {'192.0.2.1:443': 'connected'}",
     ),
-    "changes": _HOOK.format(module="vestibule.boundary.changes.gateway", patch="module.examine = lambda *a, **k: ()"),
+    "changes": HOOK.format(module="vestibule.boundary.changes.gateway", patch="module.examine = lambda *a, **k: ()"),
 }
 
 
@@ -201,7 +181,7 @@ def test_killed_gateway_ends_the_run(house: House, tmp_path: Path) -> None:
     patch = tmp_path / "patch" / "sitecustomize.py"
     patch.parent.mkdir()
     patch.write_text(
-        _HOOK.format(
+        HOOK.format(
             module="vestibule.pipeline.live_guards",
             patch="original = module.prove\n"
             "            def prove(*a, **k):\n"
@@ -352,7 +332,7 @@ def test_an_agent_that_asks_without_end_is_stopped(house: House, tmp_path: Path)
     patch = tmp_path / "patch" / "sitecustomize.py"
     patch.parent.mkdir()
     patch.write_text(
-        _HOOK.format(module="vestibule.pipeline.flood", patch="module.BoundedSink.__init__.__kwdefaults__['most'] = 25")
+        HOOK.format(module="vestibule.pipeline.flood", patch="module.BoundedSink.__init__.__kwdefaults__['most'] = 25")
     )
     ask = (
         "import os, urllib.request as u\n"

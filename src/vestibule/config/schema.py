@@ -29,7 +29,22 @@ Tool = Literal[
     "report_block",
 ]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
-WallName = Literal["mounts", "network", "seccomp", "landlock", "cgroup", "no_new_privs", "pids", "monitor"]
+WallName = Literal[
+    "mounts",
+    "network",
+    "seccomp",
+    "no_new_privs",
+    "pids",
+    "userns",
+    "caps",
+    "descriptors",
+    "landlock",
+    "first_process",
+    "cgroup",
+    "own_uid",
+    "monitor",
+    "cgroup_egress",
+]
 Registry = Literal["pip", "npm", "cargo", "go", "maven", "debian"]
 DEFAULT_MINIMUM: tuple[WallName, ...] = ("mounts", "network", "seccomp", "no_new_privs")
 

@@ -59,7 +59,8 @@ def test_every_mangling_of_a_signing_key_is_refused() -> None:
 
 def test_a_signing_key_never_prints_itself() -> None:
     key = SigningKey.generate("a")
-    assert key.text().rsplit("+", 1)[1] not in repr(key)
+    # PRIVATE+KEY+NAME+ID+KEY: the key's base64 may hold a plus sign itself.
+    assert key.text().split("+", 4)[4] not in repr(key)
     assert repr(key.seed) not in repr(key)
 
 
