@@ -151,7 +151,7 @@ def test_what_is_shipped_is_what_the_source_gives() -> None:
     """Byte for byte, where the compiler is the one it was built with."""
     version = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
     if version != "12.2.0":
-        return
+        pytest.skip(f"gcc {version} is another compiler than the one it was built with")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/build_native.py"), "--check"], capture_output=True, text=True, check=False
     )
