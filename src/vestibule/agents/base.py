@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from vestibule.agents.verified import Verified
 from vestibule.core.base import Noun
 from vestibule.core.instructions import Instruction
 from vestibule.core.model import Task
 from vestibule.core.ports import Mount
+from vestibule.core.tool_names import Cli
 
 CONTEXT_HOST = "context.vestibule.internal"
 MODELS_HOST = "models.vestibule.internal"
@@ -62,6 +63,10 @@ class About(Noun):
     """Entries of the one list of control files that the program obeys when they lie in its folder and nobody stops it.
     They are in no view; the adapter's switches are the second stop."""
     verified: tuple[Verified, ...] = ()
+    cli: Cli | None = None
+    """Whose tool names its model calls carry (`core.tool_names`); None: a program whose tools nobody knows."""
+    apis: tuple[Literal["anthropic", "responses", "chat", "gemini"], ...] = ("anthropic",)
+    """Wire formats that it can speak to a model, the preferred one first."""
 
 
 class Adapter(Protocol):

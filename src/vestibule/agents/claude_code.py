@@ -71,6 +71,7 @@ class ClaudeCode:
             "**/skill.md",
         ),
         verified=CLAUDE_CODE,
+        cli="claude-code",
     )
 
     def program(self, tools: tuple[Path, ...]) -> Path:

@@ -22,7 +22,9 @@ class Reference:
 
     name = "reference"
     needs_model = True
-    about = About(modes=("mcp",), verified=(Verified(version=__version__, modes=("mcp",), tests=OURS),))
+    about = About(
+        modes=("mcp",), cli="reference", verified=(Verified(version=__version__, modes=("mcp",), tests=OURS),)
+    )
 
     def program_version(self, tools: tuple[Path, ...]) -> str:  # noqa: ARG002
         return __version__

@@ -208,7 +208,7 @@ class Crossing:
         try:
             # All are handed over before the first is waited for, so that one commit takes them.
             waiting.extend(self.audit.submit(intent) for intent in intents)
-            return [await _receipt(future) for future in waiting]
+            return [await durable(future) for future in waiting]
         except asyncio.CancelledError:
             for future in waiting:
                 future.cancel()
@@ -276,25 +276,25 @@ def first_refusal(verdict: Verdict, action: str, resource: str) -> Refusal:
     )
 
 
-async def _receipt(future: concurrent.futures.Future[Receipt]) -> Receipt:
-    """The answer of the log, which comes from its own thread. Raises what the future failed with.
+async def durable(future: concurrent.futures.Future[T]) -> T:
+    """What a writer's own thread (the log's, the ledger's) answers. Raises what the future failed with.
 
     What `asyncio.wrap_future` does, with fewer callbacks.
     """
     if not future.done():
         loop = asyncio.get_running_loop()
-        durable = loop.create_future()
+        written = loop.create_future()
 
         def wake() -> None:
-            if not durable.done():
-                durable.set_result(None)
+            if not written.done():
+                written.set_result(None)
 
-        def arrived(_: concurrent.futures.Future[Receipt]) -> None:
+        def arrived(_: concurrent.futures.Future[T]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(wake)
 
         future.add_done_callback(arrived)
-        await durable
+        await written
     return future.result()
 
 

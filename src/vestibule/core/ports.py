@@ -226,21 +226,30 @@ class SandboxBackend(Protocol):
 
 
 class ModelLedger(Protocol):
-    """Budget: durable holds before dispatch, settled from what the provider reported."""
+    """Budget: durable holds before dispatch, settled from what the provider reported.
 
-    def hold(
+    Every call hands its work to the ledger's own thread and returns at once; the future resolves when it is durable,
+    and fails with `Refused` (`budget.*`) or `DependencyDown` (`database`, `budget`).
+    """
+
+    def submit_hold(
         self, run: str, model: str, *, nano_usd: int, tokens: int, details: Mapping[str, Any] | None = None
-    ) -> str:
-        """The hold's id. Raises `Refused` (`budget.*`) when a ceiling would be passed. `details` join the record."""
+    ) -> concurrent.futures.Future[str]:
+        """The hold's id; refused when a ceiling would be passed. `details` say whose spend it is, and join the record:
+        `agent`, `agent_version`, `role`, `repository`, `provider`, `prices`."""
         ...
 
-    def settle(self, hold: str, usage: Usage) -> None: ...
+    def submit_settle(
+        self, hold: str, usage: Usage, details: Mapping[str, Any] | None = None
+    ) -> concurrent.futures.Future[None]:
+        """The provider reported this usage. `details` join the record (kinds of tokens that `Usage` does not tell)."""
+        ...
 
-    def charge(self, hold: str) -> None:
+    def submit_charge(self, hold: str) -> concurrent.futures.Future[None]:
         """The provider was reached and reported no usage: the whole hold counts as spent."""
         ...
 
-    def release(self, hold: str) -> None:
+    def submit_release(self, hold: str) -> concurrent.futures.Future[None]:
         """The request never reached a provider."""
         ...
 

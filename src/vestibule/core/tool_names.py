@@ -26,7 +26,7 @@ from typing import Literal
 from vestibule.core.base import Noun
 
 Cli = Literal["reference", "claude-code", "codex", "opencode", "gemini-cli", "copilot-cli"]
-Kind = Literal["context", "read", "write", "exec", "network", "other", "unknown"]
+Kind = Literal["context", "read", "write", "exec", "network", "other", "declared", "unknown"]
 
 CLIS: tuple[Cli, ...] = ("reference", "claude-code", "codex", "opencode", "gemini-cli", "copilot-cli")
 
@@ -34,6 +34,7 @@ CLIS: tuple[Cli, ...] = ("reference", "claude-code", "codex", "opencode", "gemin
 class Tool(Noun):
     """Which tool a name means. `context`: tool `name` of the MCP server `server`. Else a built-in of the program.
 
+    `declared`: a tool of a program whose tools nobody knows, by the name that it gave it.
     `unknown` keeps the name as it came, for the record only.
     """
 
@@ -289,3 +290,14 @@ class ToolNames:
     def normal(self, name: str, namespace: str = "") -> Tool:
         """What `name` (of `namespace`) means; `unknown` when that is not certain. Never raises."""
         return self._known.get((namespace, name)) or Tool(kind="unknown", name=name)
+
+    def part_of(self, server: str, name: str, namespace: str = "") -> str | None:
+        """The tool of `server` that `name` spells, for servers whose tools come and go; None when it spells none.
+
+        Only for names that `normal` does not know, so that a built-in one is never taken for a server's.
+        """
+        empty = spelling(self.cli, server, "x")
+        if empty is None or empty[0] != namespace or not name.startswith(empty[1][:-1]):
+            return None
+        part = name[len(empty[1]) - 1 :]
+        return part if spelling(self.cli, server, part) == (namespace, name) else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, insert, or_, select, update
@@ -81,6 +82,7 @@ class Ledger:
         self._db = db
         self._day_limit = day_nano_usd
         self._now = now
+        self._writer = ThreadPoolExecutor(1, "vestibule-ledger")
 
     def open(self, run: str, budget: Budget, *, nano_usd_per_run: int | None = None) -> None:
         """Set the run's ceilings: its budget, tightened by the operator's ceiling per run. What was spent stays."""
@@ -152,6 +154,20 @@ class Ledger:
         for hold in left:
             self.charge(hold)
         return len(left)
+
+    def submit_hold(
+        self, run: str, model: str, *, nano_usd: int, tokens: int, details: Mapping[str, Any] | None = None
+    ) -> Future[str]:
+        return self._writer.submit(self.hold, run, model, nano_usd=nano_usd, tokens=tokens, details=details)
+
+    def submit_settle(self, hold: str, usage: Usage, details: Mapping[str, Any] | None = None) -> Future[None]:  # noqa: ARG002
+        return self._writer.submit(self.settle, hold, usage)
+
+    def submit_charge(self, hold: str) -> Future[None]:
+        return self._writer.submit(self.charge, hold)
+
+    def submit_release(self, hold: str) -> Future[None]:
+        return self._writer.submit(self.release, hold)
 
     def usage(self, run: str) -> Usage:
         """What the run consumed: settled requests as reported, charged ones at their hold."""

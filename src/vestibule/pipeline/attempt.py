@@ -323,16 +323,19 @@ class Attempt:
 
     def _models_app(self, host: GatewayHost, tokens: TaskTokens) -> ModelGateway:
         from vestibule.boundary.models.gateway import build_models_app
-        from vestibule.pipeline.providers import upstream_of
+        from vestibule.pipeline.providers import upstreams_of
+        from vestibule.pipeline.tool_calls import house_of
 
-        upstream, prices = upstream_of(self.services, self.record, host)
+        upstreams, prices = upstreams_of(self.services, self.record, host)
         self._models = build_models_app(
             crossing=self.crossing,
             authenticate=tokens.authenticate,
-            upstream=upstream,
+            upstreams=upstreams,
             ledger=self.services.ledger,
             prices=prices,
             task=self.task,
+            house=house_of(self.record, self.task),
+            repository=str(self.record.repo),
         )
         return self._models
 

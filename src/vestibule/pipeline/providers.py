@@ -17,21 +17,21 @@ from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
 
 
-def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tuple[Upstream | None, Prices]:
-    """The upstream (None for an agent without a model) and the prices that its requests are counted with.
+def upstreams_of(services: Services, record: RunRecord, host: GatewayHost) -> tuple[tuple[Upstream, ...], Prices]:
+    """The upstreams in their order (none for an agent without a model) and the prices of their requests.
 
     Raises:
         ConfigError: the provider or its script is not usable.
         DependencyDown: `provider_key`.
     """
     if not record.provider:
-        return None, _NoPrices()
+        return (), _NoPrices()
     prices = PriceBook(services.home)
     providers, model = services.operator.models, record.agent.model
     if not record.scripted:
         upstream = upstream_for(providers, record.provider, model, environ=services.environ)
         upstream.key()
-        return upstream, prices
+        return (upstream,), prices
     from vestibule.boundary.models.scripted import build_scripted_app
 
     script = Path(services.operator.models[record.provider].script).expanduser()
@@ -44,7 +44,8 @@ def upstream_of(services: Services, record: RunRecord, host: GatewayHost) -> tup
     listener = loopback_listener()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     host.serve("scripted provider", app, listener)
-    return upstream_for(providers, record.provider, model, scripted=(address, key)), FreePrices(prices, (model,))
+    upstream = upstream_for(providers, record.provider, model, scripted=(address, key))
+    return (upstream,), FreePrices(prices, (model,))
 
 
 class _NoPrices:

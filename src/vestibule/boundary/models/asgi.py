@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+import contextlib
+import types
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, NamedTuple
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Call(NamedTuple):
+    """The three things an ASGI application is called with."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
 
 
 class ClientGone(Exception):
@@ -73,36 +83,82 @@ async def answer(
 
 
 class Client:
-    """The client's end of an exchange: knows whether it is still there, and never blocks for ever."""
+    """The client's end of an exchange: knows whether it is still there, and never blocks for ever.
+
+    Nothing is started for it: whether the client left is looked up, and a clock runs only while a write waits.
+    """
 
     def __init__(self, receive: Receive, send: Send, *, write_seconds: float = 60) -> None:
+        self._receive = receive
         self._send = send
         self._seconds = write_seconds
+        self._writing = False
         self.started = False
+        self.ended = False
         self.gone = False
-        self._watch = asyncio.ensure_future(self._until_gone(receive))
 
-    async def _until_gone(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
+    def left(self) -> bool:
+        """Whether the client is gone. Never waits."""
+        if not self.gone:
+            waiting = self._receive()
+            # An answer at once is its leaving: the request was read to its end before.
+            with contextlib.closing(waiting):  # type: ignore[type-var]  # ASGI's awaitables are coroutines
+                try:
+                    waiting.send(None)  # type: ignore[attr-defined]
+                except StopIteration as found:
+                    self.gone = found.value["type"] == "http.disconnect"
+        return self.gone
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
         await self._write({"type": "http.response.start", "status": status, "headers": headers})
 
     async def body(self, data: bytes, *, more: bool) -> None:
+        if not more:
+            self.ended = True
         await self._write({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def beat(self, data: bytes) -> None:
+        """A heartbeat between frames; none while another write waits or the answer is over."""
+        if self.started and not self.ended and not self._writing:
+            await self.body(data, more=True)
 
     async def _write(self, message: Message) -> None:
         if self.gone:
             return
+        self._writing = True
         try:
-            async with asyncio.timeout(self._seconds):
-                await self._send(message)
+            await _within(self._send(message), self._seconds)
         except (TimeoutError, OSError):
             # A client that does not read is as good as gone; what it asked for is still paid and counted.
             self.gone = True
+        finally:
+            self._writing = False
 
-    def close(self) -> None:
-        self._watch.cancel()
+
+async def _within(work: Any, seconds: float) -> None:
+    """Drive a coroutine; only if it has to wait, set a clock to it. Raises `TimeoutError`."""
+    try:
+        first = work.send(None)
+    except StopIteration:
+        return
+    async with asyncio.timeout(seconds):
+        await _rest(work, first)
+
+
+@types.coroutine
+def _rest(work: Any, first: Any) -> Iterator[Any]:
+    """What is left of a coroutine that has given `first` to wait for."""
+    resume: Any
+    argument: Any
+    while True:
+        try:
+            yield first
+        except BaseException as error:  # noqa: BLE001 it belongs to the coroutine
+            resume, argument = work.throw, error
+        else:
+            resume, argument = work.send, None
+        try:
+            first = resume(argument)
+        except StopIteration:
+            return

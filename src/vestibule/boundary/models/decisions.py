@@ -1,107 +1,137 @@
-"""Deciding and recording model requests: the one place where the gateway meets policy and the log.
+"""Deciding and recording what a model is asked and what it asks for: where the gateway meets policy and the log.
 
 Rules it keeps:
 1. A policy that breaks is a deny, and the log says so. A log that breaks is a refusal, whatever policy said.
 2. Our own refusals are joined with policy's verdict by the strictest; neither can be lifted by the other.
-3. Nothing of a request is recorded but counts, its digest, and a model's name if it looks like one.
+3. Nothing of a request is recorded but counts, its digest, and a model's name if it looks like one; of a call its
+   tool, its path, its size and digest.
+4. A hold is a deny here: nobody waits within a model's answer. Calls that a person can allow cross again elsewhere.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vestibule.boundary.models import rules
+from vestibule.boundary.models.call_rules import House, judge_call, replacement
+from vestibule.boundary.models.formats.base import Asked
+from vestibule.boundary.models.hold.base import Decided, Held
 from vestibule.boundary.models.providers import Upstream
-from vestibule.boundary.models.rules import Facts, ModelRequest
+from vestibule.boundary.models.rules import Facts
 from vestibule.core.canonical import digest_bytes
-from vestibule.core.crossing import Actor, Crossing
-from vestibule.core.errors import DependencyDown
+from vestibule.core.crossing import Actor, Crossing, durable, first_refusal
+from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.labels import Confidentiality
 from vestibule.core.model import Event, Receipt
 from vestibule.core.refusal import Refusal
-from vestibule.core.verdict import Ruling, Verdict
+from vestibule.core.verdict import Ruling, Verdict, strictest
 
 
 class Decisions:
-    """Decides and records for one run. `model` is the task's model as configured."""
+    """Decides and records for one run. `names` are the models that the task may ask for."""
 
     def __init__(
-        self, crossing: Crossing, upstream: Upstream | None, model: str, on_failure: Callable[[Refusal], None]
+        self, crossing: Crossing, names: tuple[str, ...], house: House, on_failure: Callable[[Refusal], None]
     ) -> None:
         self._crossing = crossing
-        self._upstream = upstream
-        self._model = model
+        self._names = frozenset(names)
+        self._house = house
         self._on_failure = on_failure
-
-    def names(self) -> tuple[str, ...]:
-        """The task's model as configured, and as its provider knows it (`provider/model` and `model`)."""
-        return (self._model, self._upstream.model) if self._upstream else ()
 
     def outcome(self, intent: Event, receipt: Receipt, *, ok: bool, details: dict[str, Any]) -> None:
         """Write the outcome; not waited for."""
-        self._submit(self._crossing.outcome(intent, receipt, ok=ok, details=details))
-
-    def _resource(self, request: ModelRequest | None) -> dict[str, Any]:
-        provider = self._upstream.provider if self._upstream else ""
-        model = self._upstream.model if self._upstream else ""
-        if request is not None and request.model not in self.names():
-            # A foreign name is the agent's text: bounded, and only if it looks like a model's name.
-            model = request.model[:80] if request.model[:80].isprintable() else "unprintable"
-        return {
-            "id": f"{provider}/{model}",
-            "provider": provider,
-            "model": model,
-            "api": "anthropic",
-            "stream": bool(request and request.stream),
-        }
-
-    def _flow(self) -> dict[str, Any]:
-        """Whether what the run has read may go to the provider: a request holds only what was read before it."""
-        clearance = self._upstream.clearance if self._upstream else Confidentiality.SECRET
-        return {"label_cleared": self._crossing.labels.current.flows_to(clearance)}
+        try:
+            self._crossing.audit.submit(self._crossing.outcome(intent, receipt, ok=ok, details=details))
+        except DependencyDown as error:
+            # The effect is past; the log's own failure refuses every next intent, the reconciler closes this one.
+            self._on_failure(error.refusal)
 
     async def record(
-        self, actor: Actor, facts: Facts, request: ModelRequest | None, details: dict[str, Any]
+        self, actor: Actor, facts: Facts, asked: Asked | None, upstream: Upstream | None, details: dict[str, Any]
     ) -> tuple[Verdict, Event, Receipt]:
-        """Decide and write the intent. Durable when it returns.
+        """Decide a request for `upstream` and write the intent. Durable when it returns.
 
         Raises:
             DependencyDown: `audit`.
         """
-        resource = self._resource(request)
-        try:
-            verdict, input_digest = await asyncio.to_thread(
-                self._crossing.judge, actor, "model.request", resource, {**facts.as_input(), **self._flow()}
-            )
-        except Exception as error:  # noqa: BLE001 a policy that breaks is a deny, and the log says so
-            down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__).refusal
-            verdict, input_digest = Verdict(ruling=Ruling.DENY, reasons=(down.rule,), refusals=(down,)), ""
+        resource = self._resource(asked, upstream)
+        clearance = upstream.clearance if upstream else Confidentiality.SECRET
+        # A request holds only what was read before it.
+        flow = {"label_cleared": self._crossing.labels.current.flows_to(clearance)}
+        verdict, input_digest = self._crossing.safely(actor, "model.request", resource, {**facts.as_input(), **flow})
         verdict = rules.joined(verdict, facts)
-        if request is not None:
-            details = {
-                **details,
-                "request": digest_bytes(request.body),
-                "bytes": len(request.body),
-                "max_tokens": request.max_tokens,
-                "messages": request.messages,
-                "tools": request.tools,
-            }
         intent = self._crossing.intent(
             actor, "model.request", resource["id"], verdict, input_digest=input_digest, details=details
         )
+        return verdict, intent, await self._written(intent)
+
+    async def judge_calls(self, actor: Actor, asked: Asked, calls: Sequence[Held]) -> list[Decided]:
+        """Decide each call and write its event, all durable when it returns: only then may one of them be released.
+
+        Raises:
+            DependencyDown: `audit`: no call may be released.
+        """
+        waiting = []
+        for call in calls:
+            found = judge_call(call, asked, self._house)
+            verdict, input_digest = self._crossing.safely(actor, "model.tool_call", found.resource, found.facts)
+            if found.refusal is not None:
+                own = Verdict(ruling=Ruling.DENY, reasons=(found.refusal.rule,), refusals=(found.refusal,))
+                verdict = strictest((own, verdict))
+            name = found.resource["id"]
+            details = {
+                "call": digest_bytes(call.arguments),
+                "bytes": len(call.arguments),
+                "spelling": found.resource["spelling"],
+                "api": asked.format,
+                **({"path": found.resource["path"]} if found.resource["path"] else {}),
+            }
+            intent = self._crossing.intent(
+                actor, "model.tool_call", name, verdict, input_digest=input_digest, details=details
+            )
+            waiting.append((verdict, intent, self._submit(intent)))
+        decided = []
+        for verdict, intent, future in waiting:
+            receipt = await self._durable(future)
+            if verdict.allowed:
+                decided.append(Decided(True))
+                self.outcome(intent, receipt, ok=True, details={"released": True})
+            else:
+                found_refusal = first_refusal(verdict, "model.tool_call", intent.resource)
+                decided.append(Decided(False, replacement(found_refusal)))
+        return decided
+
+    def _resource(self, asked: Asked | None, upstream: Upstream | None) -> dict[str, Any]:
+        provider = upstream.provider if upstream else ""
+        model = upstream.model if upstream else ""
+        if asked is not None and asked.model not in self._names:
+            # A foreign name is the agent's text: bounded, and only if it looks like a model's name.
+            model = asked.model[:80] if asked.model[:80].isprintable() else "unprintable"
+        return {
+            "id": f"{provider}/{model}",
+            "provider": provider,
+            "model": model,
+            "api": asked.format if asked else "",
+            "stream": bool(asked and asked.stream),
+        }
+
+    def _submit(self, event: Event) -> Any:
         try:
-            receipt = await asyncio.wrap_future(self._crossing.audit.submit(intent))
-        except DependencyDown:
+            return self._crossing.audit.submit(event)
+        except Refused:
             raise
         except Exception as error:  # noqa: BLE001 whatever the log's trouble is: unrecorded is refused
             raise DependencyDown("audit", "The audit log does not accept entries.", fact=type(error).__name__) from None
-        return verdict, intent, receipt
 
-    def _submit(self, event: Event) -> None:
+    async def _durable(self, future: Any) -> Receipt:
         try:
-            self._crossing.audit.submit(event)
-        except DependencyDown as error:
-            # The effect is past; the log's own failure refuses every next intent, the reconciler closes this one.
-            self._on_failure(error.refusal)
+            receipt: Receipt = await durable(future)
+            return receipt
+        except Refused:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever the log's trouble is: unrecorded is refused
+            raise DependencyDown("audit", "The audit log does not accept entries.", fact=type(error).__name__) from None
+
+    async def _written(self, event: Event) -> Receipt:
+        return await self._durable(self._submit(event))

@@ -1,27 +1,31 @@
-"""One request that may leave: dispatch, pass on, count, settle.
+"""One request that may leave: dispatch, hold its tool calls, pass on, count, settle.
 
 Rules it keeps:
 1. The hold is settled before the answer's end reaches the client, so that its next request meets settled books.
 2. What was sent is settled from the provider's own numbers; if there are none, the whole hold is charged. Only a
    request that never reached the provider, or that the provider itself answered with an API error, costs nothing.
 3. A client that leaves ends nothing: the answer is read on (bounded) because its usage comes last.
-4. A stream that breaks ends with the API's `error` event at a frame's border, never in the middle of one.
-5. The outcome event follows every dispatched request, whatever happened.
+4. A stream that breaks ends with the API's error event at a frame's border, never in the middle of one.
+5. The outcome event follows every dispatched request, whatever happened, and says what of the answer was scanned.
+6. No byte of a tool call leaves before its decision is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vestibule.boundary.models.asgi import Client
+from vestibule.boundary.models.dispatch import Outgoing
+from vestibule.boundary.models.formats.base import Asked, Format
+from vestibule.boundary.models.hold.base import Answer, Decided, Held, Step
 from vestibule.boundary.models.providers import Upstream
-from vestibule.boundary.models.rules import ModelRequest
 from vestibule.boundary.models.upstream import NotReached, UpstreamClient, broken
-from vestibule.boundary.models.wire import anthropic as wire
+from vestibule.boundary.models.wire.sse import WireError
+from vestibule.core.crossing import durable
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Usage
 from vestibule.core.ports import ModelLedger
@@ -30,12 +34,23 @@ from vestibule.cost.prices import ModelPrice, Tokens
 if TYPE_CHECKING:
     import aiohttp
 
-_PASSED_HEADERS = ("request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-vestibule-scripted")
+_PASSED_HEADERS = (
+    "request-id",
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-vestibule-scripted",
+)
+BEAT_SECONDS = 8.0
+"""A stream is never silent for longer: programs take a silent one for dead after 10 to 20 seconds."""
+RETRYABLE = frozenset((408, 409, 429, 500, 502, 503, 504, 529))
+Judge = Callable[[Sequence[Held]], Awaitable[list[Decided]]]
 
 
 @dataclass(slots=True)
 class Result:
-    """What became of an exchange. Integers only, for the outcome event."""
+    """What became of one dispatch. Integers only, for the outcome event."""
 
     status: int = 0
     tokens: Tokens | None = None
@@ -46,21 +61,31 @@ class Result:
     error: DependencyDown | None = None
     error_shown: bool = False
     """The provider's own error event went through."""
+    unsent: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
+    """The provider's error answer, which the caller shows unless another upstream answers instead."""
     settle_error: DependencyDown | None = None
     client_left: bool = False
     milliseconds: int = 0
+    first_byte_ms: int = 0
+    scanned: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         return self.error is None and self.settle_error is None and self.status == 200
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another upstream may be asked instead: nothing of an answer came."""
+        return self.unsent is not None or (self.error is not None and not self.bytes_out and not self.error_shown)
+
     def details(self, prices_digest: str) -> dict[str, Any]:
         found: dict[str, Any] = {
             "status": self.status,
             "bytes": self.bytes_out,
-            "usage": self.usage.model_dump(mode="json"),
+            "usage": self.usage.__dict__.copy(),
             "prices": prices_digest,
             "milliseconds": self.milliseconds,
+            "scanned": self.scanned,
         }
         if self.charged_hold:
             found["charged_hold"] = True
@@ -78,42 +103,62 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that was checked and reserved: everything that its sending needs. `key` is never shown."""
+    """A request that was checked, priced and reserved."""
 
-    request: ModelRequest
+    asked: Asked
+    size: int
     upstream: Upstream
-    headers: Mapping[str, str]
+    outgoing: Outgoing
     price: ModelPrice
     hold: str
     ceiling: Usage
-    key: str = field(repr=False)
 
 
 class Exchange:
-    """Sends one admitted request and passes its answer on."""
+    """Sends one admitted request and passes its answer on, through `answer`, which may have begun with another."""
 
-    def __init__(self, client: Client, http: UpstreamClient, ledger: ModelLedger, admitted: Admitted) -> None:
+    def __init__(
+        self,
+        client: Client,
+        http: UpstreamClient,
+        ledger: ModelLedger,
+        admitted: Admitted,
+        *,
+        form: Format,
+        answer: Answer,
+        judge: Judge,
+    ) -> None:
         self._client = client
         self._http = http
         self._ledger = ledger
         self._admitted = admitted
+        self._format = form
+        self._answer = answer
+        self._judge = judge
         self._provider = admitted.upstream.provider
         self._settled = False
         self._left_at = 0.0
+        self._sent_at = 0.0
+        self._begun = time.monotonic()
         self.result = Result()
 
-    async def run(self, path: str) -> Result:
-        """Never raises for what a provider does; `result.error` says it. Cancelled: the hold stays held."""
-        begun = time.monotonic()
+    async def run(self) -> Result:
+        """Never raises for what a provider does; `result.error` says it. Cancelled: the hold stays held.
+
+        The answer's end is not sent when it is `blocked`; everything else of a good answer is, but the closing of the
+        connection's body.
+        """
         result = self.result
         a = self._admitted
         try:
-            async with self._http.post(a.upstream, path, a.request.body, a.headers, a.key) as response:
+            async with self._http.post(a.outgoing) as response:
                 result.status = response.status
                 kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if response.status == 200 and a.request.stream and kind == "text/event-stream":
+                if response.status != 200:
+                    await self._refused(response, kind)
+                elif a.asked.stream and kind == "text/event-stream":
                     await self._stream(response)
-                elif kind == "application/json" or response.status != 200:
+                elif not a.asked.stream and kind == "application/json":
                     await self._whole(response)
                 else:
                     raise broken(self._provider, "its answer is of another content type than asked for")
@@ -123,86 +168,124 @@ class Exchange:
         except DependencyDown as error:
             result.error = error
             await self._book(None)
-        result.client_left = self._client.gone
-        result.milliseconds = int((time.monotonic() - begun) * 1000)
+        result.client_left = self._client.left()
+        result.milliseconds = int((time.monotonic() - self._begun) * 1000)
+        scanned = self._answer.scanned
+        result.scanned = {
+            "blocks": scanned.blocks,
+            "calls": scanned.calls,
+            "denied": scanned.denied,
+            "text_bytes": scanned.text_bytes,
+            "call_bytes": scanned.call_bytes,
+        }
         return result
+
+    async def _refused(self, response: aiohttp.ClientResponse, kind: str) -> None:
+        """The provider answered with an error: it says that it did nothing. Anything else may have been billed."""
+        body = await self._http.read(self._provider, response)
+        says_so = kind == "application/json" and self._format.is_error(body)
+        free = says_so or response.status in (401, 403, 404, 413, 429)
+        await self._book(Tokens() if free else None)
+        if not says_so:
+            raise broken(self._provider, f"it answered {response.status} without an error of its API")
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        self.result.unsent = (response.status, [*headers, *_passed(response)], body)
 
     async def _whole(self, response: aiohttp.ClientResponse) -> None:
         body = await self._http.read(self._provider, response)
-        self.result.bytes_out = len(body)
-        if response.status != 200:
-            # A 4xx was not worked on; behind another answer without the API's error there may be billed work.
-            if not wire.is_error(body) and not 400 <= response.status < 500:
-                raise broken(self._provider, f"status {response.status} without an error of this API")
-            await self._book(Tokens())
-        else:
-            try:
-                tokens, self.result.stop_reason = wire.read_message(body)
-            except wire.WireError as error:
-                raise broken(self._provider, str(error)) from None
-            await self._book(tokens)
-        await self._client.start(
-            response.status,
-            [
-                (
-                    b"content-type",
-                    response.headers.get("content-type", "application/json").encode("latin-1", "replace"),
-                ),
-                (b"content-length", str(len(body)).encode()),
-                *_passed(response),
-            ],
-        )
-        await self._client.body(body, more=False)
+        try:
+            out = bytearray()
+            step = self._answer.feed(body)
+            self._note()
+            # What it says of its usage is true whether or not its calls may be released.
+            await self._book(self.result.tokens)
+            await self._pass(step, out)
+            await self._pass(self._answer.end(), out)
+        except WireError as error:
+            raise broken(self._provider, str(error)) from None
+        if self._answer.blocked:
+            return
+        self.result.bytes_out += len(out)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(out)).encode())]
+        if not self._client.started:
+            await self._client.start(200, [*headers, *_passed(response)])
+        await self._client.body(bytes(out), more=False)
 
     async def _stream(self, response: aiohttp.ClientResponse) -> None:
-        frames = wire.Frames()
-        seen = wire.StreamUsage()
+        loop = asyncio.get_running_loop()
+        beat = loop.call_later(BEAT_SECONDS, self._beat, loop)
+        self._beating = beat
         try:
-            await self._client.start(
-                200,
-                [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
-                    (b"cache-control", b"no-cache"),
-                    *_passed(response),
-                ],
-            )
+            if not self._client.started:
+                await self._client.start(
+                    200,
+                    [
+                        (b"content-type", b"text/event-stream; charset=utf-8"),
+                        (b"cache-control", b"no-cache"),
+                        *_passed(response),
+                    ],
+                )
             async for chunk in self._http.chunks(self._provider, response):
-                out = []
-                for frame in frames.feed(chunk):
-                    seen.see(frame)
-                    out.append(frame.raw)
-                if seen.stopped and not self._settled:
-                    await self._book(seen.tokens if seen.reported else None)
-                if out:
-                    data = b"".join(out)
-                    self.result.bytes_out += len(data)
-                    await self._client.body(data, more=True)
-                if self._client.gone and self._waited_enough():
-                    raise broken(self._provider, "the client left, and the answer did not end in time")
-                if seen.failed:
+                await self._pass(self._answer.feed(chunk), None)
+                told = self._answer.told
+                if told.failed:
                     self.result.error_shown = True
                     raise broken(self._provider, "it reported an error within its answer")
-                if seen.stopped:
+                if told.stopped:
                     break
-            if not seen.stopped:
-                raise broken(self._provider, "its answer ended before its last event")
-        except wire.WireError as error:
+                if self._waited_enough():
+                    raise broken(self._provider, "the client left, and the answer did not end in time")
+            await self._pass(self._answer.end(), None)
+        except WireError as error:
             raise broken(self._provider, str(error)) from None
         finally:
-            self._note(seen)
-        await self._client.body(b"", more=False)
+            self._beating.cancel()
+            self._note()
 
-    def _note(self, seen: wire.StreamUsage) -> None:
-        self.result.stop_reason = seen.stop_reason
+    async def _pass(self, step: Step, whole: bytearray | None) -> None:
+        """Send what may flow; ask about what is held; go on until the machine has nothing more."""
+        while True:
+            told = self._answer.told
+            if told.stopped and not self._settled:
+                self._note()
+                await self._book(self.result.tokens)
+            if step.out:
+                if whole is not None:
+                    whole += step.out
+                else:
+                    await self._send(step.out)
+            if not step.held:
+                return
+            step = self._answer.decide(await self._judge(step.held))
+
+    async def _send(self, data: bytes) -> None:
+        if not self.result.bytes_out:
+            self.result.first_byte_ms = int((time.monotonic() - self._begun) * 1000)
+        self.result.bytes_out += len(data)
+        self._sent_at = time.monotonic()
+        await self._client.body(data, more=True)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Every few seconds: a frame that means nothing, if nothing was sent meanwhile."""
+        self._beating = loop.call_later(BEAT_SECONDS / 2, self._beat, loop)
+        if time.monotonic() - self._sent_at >= BEAT_SECONDS / 2:
+            self._beat_task = loop.create_task(self._client.beat(self._format.heartbeat))
+
+    def _note(self) -> None:
+        told = self._answer.told
+        self.result.stop_reason = told.stop_reason
         # Cut before its end: input is known from the first event, output only if the final count had come.
-        if seen.reported:
-            self.result.tokens = seen.tokens
-        elif seen.started:
-            self.result.tokens = seen.tokens._replace(output=self._admitted.request.max_tokens)
+        if told.reported:
+            self.result.tokens = told.tokens
+        elif told.started and told.tokens.all_input:
+            self.result.tokens = told.tokens._replace(output=self._admitted.asked.most_output)
 
     def _waited_enough(self) -> bool:
         now = time.monotonic()
-        self._left_at = self._left_at or now
+        if not self._left_at:
+            if now - self._begun < 1 or not self._client.left():
+                return False
+            self._left_at = now
         return now - self._left_at > self._http.limits.drain
 
     async def _book(self, tokens: Tokens | None, *, reached: bool = True) -> None:
@@ -213,17 +296,18 @@ class Exchange:
         result = self.result
         if tokens is None:
             tokens = result.tokens
+        hold = self._admitted.hold
         try:
             if not reached:
-                await asyncio.to_thread(self._ledger.release, self._admitted.hold)
+                await durable(self._ledger.submit_release(hold))
             elif tokens is None:
                 result.charged_hold = True
                 result.usage = self._admitted.ceiling
-                await asyncio.to_thread(self._ledger.charge, self._admitted.hold)
+                await durable(self._ledger.submit_charge(hold))
             else:
                 result.tokens = tokens
                 result.usage = usage_of(tokens, self._admitted.price)
-                await asyncio.to_thread(self._ledger.settle, self._admitted.hold, result.usage)
+                await durable(self._ledger.submit_settle(hold, result.usage, _kinds(tokens)))
         except DependencyDown as error:
             # Paid already: the answer is passed on, the hold stays held (which refuses more, never less).
             result.settle_error = error
@@ -232,7 +316,7 @@ class Exchange:
 
 def usage_of(tokens: Tokens, price: ModelPrice) -> Usage:
     """Tokens and their price as the contract's usage."""
-    return Usage(
+    return Usage.model_construct(
         requests=1,
         input_tokens=tokens.input,
         output_tokens=tokens.output,
@@ -242,12 +326,14 @@ def usage_of(tokens: Tokens, price: ModelPrice) -> Usage:
     )
 
 
+def _kinds(tokens: Tokens) -> dict[str, Any]:
+    """Kinds of tokens that `Usage` does not tell apart, where there are any."""
+    return {"cache_write_1h_tokens": tokens.cache_write_1h} if tokens.cache_write_1h else {}
+
+
 def _passed(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.encode(), response.headers[name].encode("latin-1", "replace"))
-        for name in _PASSED_HEADERS
-        if name in response.headers
-    ]
+    headers = response.headers
+    return [(name.encode(), headers[name].encode("latin-1", "replace")) for name in _PASSED_HEADERS if name in headers]
 
 
-__all__ = ["Admitted", "Exchange", "Result", "usage_of"]
+__all__ = ["Admitted", "Exchange", "Judge", "Result", "usage_of"]

@@ -1,71 +1,88 @@
-"""The model gateway: an ASGI application mounted at `http://models.vestibule.internal/anthropic`.
+"""The model gateway: an ASGI application mounted at `http://models.vestibule.internal/`.
 
 Rules it keeps:
 1. No store, policy or provider is touched before the task token matched. The token never goes on.
 2. Read, check, reserve, decide, record: in this order, and only then send. Each step that fails refuses.
-3. What is sent is written anew from what was checked; of the agent's headers only an allow-list goes on.
-4. One provider, one model, one address per run, fixed when the gateway was made.
+3. What is sent is what was checked; of the agent's headers only an allow-list goes on.
+4. Upstreams are the operator's, in the operator's order, fixed when the gateway was made. Another one is asked only
+   when one has not answered; each is a request of its own, with its own hold, decision and record.
 5. Refusals have the API's error shape, so that agent programs show them, and carry the typed refusal.
-6. At most `parallel` requests are read or under way at once; more wait, so that memory stays bounded.
+6. At most `parallel` requests are read or under way at once, of large ones `LARGE_PARALLEL`; more wait, so that memory
+   stays bounded.
+7. An answer whose calls were all denied is continued, so that the model sees why: at most `MAX_CONTINUED` times, each
+   a request of its own like any other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from vestibule.boundary.models import asgi, rules
+from vestibule.boundary.models.call_rules import House
 from vestibule.boundary.models.decisions import Decisions
-from vestibule.boundary.models.exchange import Admitted, Exchange, Result
-from vestibule.boundary.models.fieldkit import FieldRefused
+from vestibule.boundary.models.dispatch import outgoing, written
+from vestibule.boundary.models.exchange import RETRYABLE, Admitted, Exchange, Result
+from vestibule.boundary.models.fields.kit import FieldRefused
+from vestibule.boundary.models.formats import FORMATS, by_path
+from vestibule.boundary.models.formats.base import Asked, Format, Route
+from vestibule.boundary.models.hold.base import Answer, Decided, Held
 from vestibule.boundary.models.providers import Upstream
-from vestibule.boundary.models.rules import Facts, ModelRequest
+from vestibule.boundary.models.rules import Facts
 from vestibule.boundary.models.upstream import UpstreamClient, UpstreamLimits
-from vestibule.boundary.models.wire import anthropic as wire
 from vestibule.boundary.models.wire import strict_json
-from vestibule.core.crossing import Actor, Crossing, first_refusal
+from vestibule.core.canonical import digest_bytes
+from vestibule.core.crossing import Actor, Crossing, durable, first_refusal
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.model import Task, Usage
 from vestibule.core.ports import ModelLedger
 from vestibule.core.refusal import Refusal, refusal
-from vestibule.cost.prices import ModelPrice, Prices
+from vestibule.cost.prices import Prices
 
-PREFIX = "/anthropic"
 _BODY_SECONDS = 60.0
 _PATIENCE = 3
 """Failures of the provider in a row after which agent programs are asked not to repeat: some would for minutes."""
 _NO_RETRY = ((b"x-should-retry", b"false"),)
+LARGE_BYTES = 1 << 20
+LARGE_PARALLEL = 4
+MAX_CONTINUED = 4
 
 
 def build_models_app(
     *,
     crossing: Crossing,
     authenticate: Callable[[bytes], Actor | None],
-    upstream: Upstream | None,
+    upstreams: Sequence[Upstream],
     ledger: ModelLedger,
     prices: Prices,
     task: Task,
+    house: House | None = None,
     limits: UpstreamLimits | None = None,
-    parallel: int = 8,
+    parallel: int = 64,
+    repository: str = "",
 ) -> ModelGateway:
     """The gateway of one run, an ASGI application.
 
-    `authenticate` maps a presented token to who acts, or None; it compares in constant time. `upstream` None is a task
-    without a model: every request is refused. `parallel` bounds requests read or under way at once.
+    `authenticate` maps a presented token to who acts, or None; it compares in constant time. `upstreams` in the order
+    in which they are asked; none is a task without a model: every request is refused. `house` is what tool calls are
+    judged against; without one, built-in tools are off and no program's names are known. `repository` names whose
+    spend it is.
     """
     return ModelGateway(
         crossing=crossing,
         authenticate=authenticate,
-        upstream=upstream,
+        upstreams=tuple(upstreams),
         ledger=ledger,
         prices=prices,
         task=task,
+        house=house or House(None, task.scope),
         http=UpstreamClient(limits),
         parallel=parallel,
+        repository=repository,
     )
 
 
@@ -77,25 +94,37 @@ class ModelGateway:
         *,
         crossing: Crossing,
         authenticate: Callable[[bytes], Actor | None],
-        upstream: Upstream | None,
+        upstreams: tuple[Upstream, ...],
         ledger: ModelLedger,
         prices: Prices,
         task: Task,
+        house: House,
         http: UpstreamClient,
         parallel: int,
+        repository: str,
     ) -> None:
         self._authenticate = authenticate
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._ledger = ledger
         self._prices = prices
         self._task = task
         self._http = http
         self._slots = asyncio.Semaphore(parallel)
+        self._large = asyncio.Semaphore(LARGE_PARALLEL)
         self._largest_ratio = 0
         self._failures = 0
         self._busy: set[asyncio.Task[Any]] = set()
         self.refusals: deque[Refusal] = deque(maxlen=200)
-        self._decisions = Decisions(crossing, upstream, task.agent.model, self.refusals.append)
+        # The task's model as configured, and as its providers know it (`provider/model` and `model`).
+        configured = task.agent.model
+        self._names = tuple(dict.fromkeys((configured, *(item.model for item in upstreams)))) if upstreams else ()
+        self._decisions = Decisions(crossing, self._names, house, self.refusals.append)
+        self._spender = {
+            "agent": task.agent.name,
+            "agent_version": task.agent.version,
+            "role": task.role,
+            "repository": repository,
+        }
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         if scope["type"] == "lifespan":
@@ -103,29 +132,37 @@ class ModelGateway:
             return
         if scope["type"] != "http":
             return
-        path = scope.get("path", "")
-        method = scope["method"]
-        if method in ("GET", "HEAD") and path in (PREFIX, PREFIX + "/", "/"):
+        path: str = scope.get("path", "")
+        method: str = scope["method"]
+        form = by_path(path)
+        if method in ("GET", "HEAD") and (path == "/" or (form and path in (form.prefix, form.prefix + "/"))):
             # Agent programs ask this to see whether anyone is there.
             await asgi.answer(send, 200, b'{"service": "vestibule models"}', head=method == "HEAD")
             return
-        actor = self._actor(scope)
+        shape = form or FORMATS[0]
+        actor = self._actor(shape, scope)
         if actor is None:
-            body = wire.error_body("authentication_error", "This is no valid task token for this run.")
-            await asgi.answer(send, 401, body, _NO_RETRY)
+            await asgi.answer(send, 401, shape.error(401, _UNKNOWN_TOKEN), _NO_RETRY)
             return
         current = asyncio.current_task()
         if current is not None:
             self._busy.add(current)
             current.add_done_callback(self._busy.discard)
         query = scope.get("query_string", b"")
-        if method == "GET" and path == PREFIX + "/v1/models":
-            await asgi.answer(send, 200, self._models())
-        elif method == "POST" and path == PREFIX + "/v1/messages" and query in (b"", b"beta=true"):
-            async with self._slots:
-                await self._messages(actor, scope, receive, send)
+        route = None
+        for item in FORMATS:
+            # Two formats may share a prefix; the one that serves the path is meant.
+            if path.startswith(item.prefix + "/") and (route := item.route(method, path[len(item.prefix) :], query)):
+                form = shape = item
+                break
+        if route is None or form is None:
+            found = rules.endpoint_refusal()
+            await self._refuse(actor, send, shape, Facts(field_rule=found.rule, refusal=found), None, status=404)
+        elif route.operation == "models":
+            await asgi.answer(send, 200, form.models((self._task.agent.model,) if self._names else ()))
         else:
-            await self._unknown(actor, send)
+            async with self._slots:
+                await _Request(self, form, route, actor, asgi.Call(scope, receive, send)).serve()
 
     async def drain(self) -> None:
         """Wait until every request under way is settled and recorded; call when the agent is gone."""
@@ -147,124 +184,229 @@ class ModelGateway:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    def _actor(self, scope: asgi.Scope) -> Actor | None:
-        tokens = []
-        key = asgi.header(scope, b"x-api-key")
-        if key:
-            tokens.append(key)
-        bearer = asgi.header(scope, b"authorization")
-        if bearer:
-            scheme, _, value = bearer.partition(b" ")
-            tokens.append(value.strip() if scheme.lower() == b"bearer" else b"")
+    def _actor(self, form: Format, scope: asgi.Scope) -> Actor | None:
+        tokens = form.key(scope)
         if not tokens or len(set(tokens)) != 1 or not tokens[0]:
             # A second, different credential would be somebody else's.
             return None
         return self._authenticate(tokens[0])
 
-    def _models(self) -> bytes:
-        names = [self._task.agent.model] if self._task.agent.model and self._upstream else []
-        data = [
-            {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"} for name in names
-        ]
-        first = names[0] if names else None
-        return json.dumps({"data": data, "has_more": False, "first_id": first, "last_id": first}).encode()
-
-    async def _unknown(self, actor: Actor, send: asgi.Send) -> None:
-        found = refusal(
-            "model.field.endpoint",
-            "The model gateway serves messages only; files, batches and other endpoints of the provider stay closed.",
-            agent="Use POST /v1/messages.",
-            person="Nothing to do: what a provider stores or does itself is outside the walls.",
-        )
-        await self._refuse(actor, send, Facts(field_rule=found.rule, refusal=found), None, status=404)
-
-    async def _messages(self, actor: Actor, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        request: ModelRequest | None = None
-        status = 403
+    async def _refuse(
+        self, actor: Actor, send: asgi.Send, form: Format, facts: Facts, asked: Asked | None, *, status: int
+    ) -> None:
         try:
-            body = await self._parsed(scope, receive)
-            request = rules.read_request(
-                body,
-                model=self._task.agent.model,
-                upstream_model=self._upstream.model if self._upstream else "",
-                run=self._task.run,
-            )
-            headers = _forwarded(scope, stream=request.stream)
-            admitted = await self._admit(request, headers)
-            facts = admitted if isinstance(admitted, Facts) else Facts()
+            upstream = self._upstreams[0] if self._upstreams else None
+            verdict, _, _ = await self._decisions.record(actor, facts, asked, upstream, {})
+        except DependencyDown as error:
+            await self._answer_refusal(send, form, error.refusal)
+            return
+        found = facts.refusal or first_refusal(verdict, "model.request", "")
+        await self._answer_refusal(send, form, found, status)
+
+    async def _answer_refusal(self, send: asgi.Send, form: Format, found: Refusal, status: int = 403) -> None:
+        self.refusals.append(found)
+        if found.rule.startswith("dependency."):
+            status = 503
+        await asgi.answer(send, status, form.error(status, found), _NO_RETRY)
+
+
+class _Request:
+    """One request of the agent's, through as many upstreams and continuations as it takes."""
+
+    def __init__(
+        self,
+        gateway: ModelGateway,
+        form: Format,
+        route: Route,
+        actor: Actor,
+        call: asgi.Call,
+    ) -> None:
+        self._gateway = gateway
+        self._form = form
+        self._route = route
+        self._actor = actor
+        self._scope, self._receive, self._send = call
+        self._asked: Asked | None = None
+
+    async def serve(self) -> None:
+        form, status = self._form, 403
+        try:
+            body, raw = await self._parsed()
+            asked = self._asked = form.read(body, self._route, run=self._gateway._task.run)
+            if asked.changed:
+                raw = written(asked.body)
+            headers = form.headers(self._scope, stream=asked.stream)
         except asgi.ClientGone:
             return
         except asgi.TooLarge:
-            status = 413
-            facts = _field_facts(FieldRefused("size", "the body is larger than 32 MiB"))
+            status, facts = 413, _field_facts(FieldRefused("size", "the body is larger than 32 MiB"))
         except strict_json.BadJson as error:
-            status = 400
-            facts = _field_facts(FieldRefused("json", str(error)))
+            status, facts = 400, _field_facts(FieldRefused("json", str(error)))
         except FieldRefused as error:
             facts = _field_facts(error)
-        except Refused as error:
-            found = error.refusal
-            budget = found.rule if found.rule.startswith("budget.") else "budget.unknown"
-            facts = Facts(budget_rule=budget, refusal=found)
         else:
-            if not isinstance(admitted, Facts):
-                await self._decided(actor, scope, receive, send, admitted=admitted)
-                return
-        await self._refuse(actor, send, facts, request, status=status)
+            await self._allowed(asked, raw, headers)
+            return
+        await self._gateway._refuse(self._actor, self._send, form, facts, self._asked, status=status)
 
-    async def _admit(self, request: ModelRequest, headers: dict[str, str]) -> Admitted | Facts:
+    async def _allowed(self, asked: Asked, raw: bytes, headers: dict[str, str]) -> None:
+        """Ask the upstreams in their order, then again for as long as every call of the answer was denied."""
+        gateway = self._gateway
+        client = asgi.Client(self._receive, self._send)
+        answer = self._form.stream(asked) if asked.stream else self._form.whole(asked)
+        for continued in range(MAX_CONTINUED + 1):
+            result = await self._one(client, answer, asked, raw, headers)
+            if result is None:
+                return
+            if result.error is not None:
+                await self._show_error(client, result)
+                return
+            if result.unsent is not None:
+                status, sent, body = result.unsent
+                if client.started:
+                    await client.body(self._form.error_event(_PROVIDER_REFUSED), more=False)
+                    return
+                await client.start(status, sent)
+                await client.body(body, more=False)
+                return
+            if not answer.blocked:
+                break
+            if continued == MAX_CONTINUED:
+                out = answer.close()
+                await self._finish(client, asked, out)
+                return
+            asked = replace(asked, body=answer.again(asked.body), changed=True)
+            raw = written(asked.body)
+        if not client.ended:
+            await client.body(b"", more=False)
+        gateway._failures = 0
+
+    async def _finish(self, client: asgi.Client, asked: Asked, out: bytes) -> None:
+        if not client.started:
+            kind = b"text/event-stream; charset=utf-8" if asked.stream else b"application/json"
+            length = [] if asked.stream else [(b"content-length", str(len(out)).encode())]
+            await client.start(200, [(b"content-type", kind), *length])
+        await client.body(out, more=False)
+
+    async def _one(
+        self, client: asgi.Client, answer: Answer, asked: Asked, raw: bytes, headers: dict[str, str]
+    ) -> Result | None:
+        """One answer, from the first upstream that gives one. None: refused, and said so."""
+        gateway, result = self._gateway, None
+        upstreams: tuple[Upstream | None, ...] = gateway._upstreams or (None,)
+        for upstream in upstreams:
+            try:
+                admitted = await self._admit(asked, raw, headers, upstream)
+            except Refused as error:
+                found = error.refusal
+                budget = found.rule if found.rule.startswith("budget.") else "budget.unknown"
+                admitted = Facts(budget_rule=budget, refusal=found)
+            except FieldRefused as error:
+                admitted = _field_facts(error)
+            if isinstance(admitted, Facts):
+                await self._say_no(client, admitted, asked, upstream)
+                return None
+            try:
+                done = await self._dispatch(client, answer, admitted)
+            except Refused as error:
+                await self._show(client, error.refusal)
+                return None
+            result = done
+            if not result.elsewhere or client.started or (result.unsent and result.unsent[0] not in RETRYABLE):
+                break
+        return result
+
+    async def _admit(
+        self, asked: Asked, raw: bytes, headers: dict[str, str], upstream: Upstream | None
+    ) -> Admitted | Facts:
         """Model, key, price, hold; or the facts that say which of them refuses.
 
         Raises:
             Refused: `budget.*`, or a dependency that is down.
+            FieldRefused: it cannot be written.
         """
-        upstream = self._upstream
-        if upstream is None or request.model not in self._decisions.names():
-            return Facts(model_allowed=False, refusal=rules.model_refusal(request.model, self._task.agent.model))
-        key = upstream.key()
-        price = await asyncio.to_thread(self._prices.find, upstream.model, datetime.now(UTC))
+        gateway = self._gateway
+        if upstream is None or asked.model not in gateway._names:
+            return Facts(model_allowed=False, refusal=rules.model_refusal(asked.model, gateway._task.agent.model))
+        sent = outgoing(asked, raw, upstream, headers, upstream.key())
+        price = gateway._prices.find(upstream.model, datetime.now(UTC))
         if price is None:
-            return Facts(price_known=False, refusal=rules.price_refusal(request.model))
-        hold, ceiling = await self._hold(request, price)
-        return Admitted(request, upstream, headers, price, hold, ceiling, key)
+            return Facts(price_known=False, refusal=rules.price_refusal(asked.model))
+        tokens = rules.input_tokens(asked, len(raw), rules.next_ratio(gateway._largest_ratio))
+        if asked.operation == "count":
+            tokens = 0  # counting is free
+        ceiling = Usage.model_construct(
+            requests=1,
+            input_tokens=tokens,
+            output_tokens=asked.most_output,
+            cache_read_tokens=0,
+            cache_write_tokens=0,
+            cost_nano_usd=price.ceiling(tokens, asked.most_output, hour_cache=asked.hour_cache),
+        )
+        hold = await durable(
+            gateway._ledger.submit_hold(
+                gateway._task.run,
+                gateway._task.agent.model,
+                nano_usd=ceiling.cost_nano_usd,
+                tokens=ceiling.budgeted_tokens,
+                details={**gateway._spender, "provider": upstream.provider, "prices": price.table_digest},
+            )
+        )
+        return Admitted(asked, len(raw), upstream, sent, price, hold, ceiling)
 
-    async def _decided(
-        self, actor: Actor, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send, *, admitted: Admitted
-    ) -> None:
-        """Ask policy about a request that we would allow; record; send."""
-        ceiling = admitted.ceiling
-        details = {"reserved_nano_usd": ceiling.cost_nano_usd, "reserved_tokens": ceiling.budgeted_tokens}
+    async def _dispatch(self, client: asgi.Client, answer: Answer, admitted: Admitted) -> Result:
+        """Ask policy about a request that we would allow; record; send.
+
+        Raises:
+            Refused: policy said no, or the log is down.
+        """
+        gateway, asked, ceiling = self._gateway, admitted.asked, admitted.ceiling
+        decisions = gateway._decisions
+        details = {
+            "reserved_nano_usd": ceiling.cost_nano_usd,
+            "reserved_tokens": ceiling.budgeted_tokens,
+            "request": digest_bytes(admitted.outgoing.body),
+            "bytes": len(admitted.outgoing.body),
+            "max_tokens": asked.most_output,
+            "messages": asked.messages,
+            "tools": len(asked.tools),
+            "operation": asked.operation,
+        }
         try:
-            verdict, intent, receipt = await self._decisions.record(actor, Facts(), admitted.request, details)
-        except BaseException as error:
+            verdict, intent, receipt = await decisions.record(self._actor, Facts(), asked, admitted.upstream, details)
+            if not verdict.allowed:
+                raise Refused(first_refusal(verdict, "model.request", intent.resource))
+        except BaseException:
             await self._unhold(admitted.hold)
-            if isinstance(error, DependencyDown):
-                await self._answer_refusal(send, error.refusal)
-                return
             raise
-        if not verdict.allowed:
-            await self._unhold(admitted.hold)
-            await self._answer_refusal(send, first_refusal(verdict, "model.request", intent.resource))
-            return
-        client = asgi.Client(receive, send)
-        exchange = Exchange(client, self._http, self._ledger, admitted)
-        try:
-            try:
-                result = await exchange.run("/v1/messages" + ("?beta=true" if scope.get("query_string") else ""))
-            except BaseException as error:
-                # Ours, or the process is ending: the hold stays held until it is reconciled.
-                ended = {"error": type(error).__name__}
-                self._decisions.outcome(intent, receipt, ok=False, details=ended)
-                raise
-            self._learn(admitted.request, result)
-            outcome = result.details(admitted.price.table_digest)
-            self._decisions.outcome(intent, receipt, ok=result.ok, details=outcome)
-            if result.error is not None:
-                await self._show_error(client, result)
-        finally:
-            client.close()
 
-    async def _parsed(self, scope: asgi.Scope, receive: asgi.Receive) -> dict[str, Any]:
+        async def judge(held: Sequence[Held]) -> list[Decided]:
+            return await decisions.judge_calls(self._actor, asked, held)
+
+        exchange = Exchange(
+            client, gateway._http, gateway._ledger, admitted, form=self._form, answer=answer, judge=judge
+        )
+        try:
+            result = await exchange.run()
+        except BaseException as error:
+            # Ours, or the process is ending: the hold stays held until it is reconciled.
+            decisions.outcome(intent, receipt, ok=False, details={"error": type(error).__name__})
+            raise
+        gateway._failures = gateway._failures + 1 if result.error is not None else 0
+        if result.tokens is not None and result.status == 200:
+            seen = rules.seen_ratio(result.tokens.all_input, asked, admitted.size)
+            gateway._largest_ratio = max(gateway._largest_ratio, seen)
+        decisions.outcome(intent, receipt, ok=result.ok, details=result.details(admitted.price.table_digest))
+        return result
+
+    async def _unhold(self, hold: str) -> None:
+        try:
+            await asyncio.shield(durable(self._gateway._ledger.submit_release(hold)))
+        except DependencyDown:
+            return  # it stays held: that refuses more, never less
+
+    async def _parsed(self) -> tuple[dict[str, Any], bytes]:
+        scope = self._scope
         if asgi.header(scope, b"content-type").partition(b";")[0].strip().lower() != b"application/json":
             raise strict_json.BadJson("the content type is not application/json")
         if asgi.header(scope, b"content-encoding") not in (b"", b"identity"):
@@ -272,98 +414,66 @@ class ModelGateway:
         declared = asgi.header(scope, b"content-length")
         if declared.isdigit() and int(declared) > strict_json.MAX_BYTES:
             raise asgi.TooLarge
-        data = await asgi.read_body(receive, strict_json.MAX_BYTES, _BODY_SECONDS)
-        value = await asyncio.to_thread(strict_json.parse, data) if len(data) > 1 << 20 else strict_json.parse(data)
+        if declared.isdigit() and int(declared) <= LARGE_BYTES:
+            data = await asgi.read_body(self._receive, LARGE_BYTES, _BODY_SECONDS)
+            value = strict_json.parse(data)
+        else:
+            async with self._gateway._large:
+                data = await asgi.read_body(self._receive, strict_json.MAX_BYTES, _BODY_SECONDS)
+                value = await asyncio.to_thread(strict_json.parse, data)
         if not isinstance(value, dict):
             raise strict_json.BadJson("the body is no JSON object")
-        return value
+        return value, data
 
-    async def _hold(self, request: ModelRequest, price: ModelPrice) -> tuple[str, Usage]:
-        tokens = request.input_tokens(rules.next_ratio(self._largest_ratio))
-        ceiling = Usage(
-            requests=1,
-            input_tokens=tokens,
-            output_tokens=request.max_tokens,
-            cost_nano_usd=price.ceiling(tokens, request.max_tokens, hour_cache=request.hour_cache),
-        )
-        hold = await asyncio.to_thread(
-            self._ledger.hold,
-            self._task.run,
-            self._task.agent.model,
-            nano_usd=ceiling.cost_nano_usd,
-            tokens=ceiling.budgeted_tokens,
-            details={
-                "agent": self._task.agent.name,
-                "agent_version": self._task.agent.version,
-                "role": self._task.role,
-                "prices": price.table_digest,
-            },
-        )
-        return hold, ceiling
-
-    async def _unhold(self, hold: str) -> None:
+    async def _say_no(self, client: asgi.Client, facts: Facts, asked: Asked, upstream: Upstream | None) -> None:
         try:
-            await asyncio.shield(asyncio.to_thread(self._ledger.release, hold))
-        except DependencyDown:
-            return  # it stays held: that refuses more, never less
-
-    def _learn(self, request: ModelRequest, result: Result) -> None:
-        self._failures = self._failures + 1 if result.error is not None else 0
-        if result.tokens is not None and result.status == 200:
-            self._largest_ratio = max(self._largest_ratio, rules.seen_ratio(result.tokens.all_input, request))
-
-    async def _refuse(
-        self, actor: Actor, send: asgi.Send, facts: Facts, request: ModelRequest | None, *, status: int
-    ) -> None:
-        try:
-            verdict, _, _ = await self._decisions.record(actor, facts, request, {})
+            verdict, _, _ = await self._gateway._decisions.record(self._actor, facts, asked, upstream, {})
+            found = facts.refusal or first_refusal(verdict, "model.request", "")
         except DependencyDown as error:
-            await self._answer_refusal(send, error.refusal)
-            return
-        found = facts.refusal or first_refusal(verdict, "model.request", "")
-        await self._answer_refusal(send, found, status)
+            found = error.refusal
+        await self._show(client, found)
 
-    async def _answer_refusal(self, send: asgi.Send, found: Refusal, status: int = 403) -> None:
-        self.refusals.append(found)
-        kind = "invalid_request_error" if status in (400, 413) else "permission_error"
-        if status == 404:
-            kind = "not_found_error"
-        if found.rule.startswith("dependency."):
-            kind, status = "api_error", 503
-        await asgi.answer(send, status, wire.error_body(kind, found.sentence(), found.as_json()), _NO_RETRY)
+    async def _show(self, client: asgi.Client, found: Refusal) -> None:
+        """A refusal, as an answer or as the last event of a stream that has begun."""
+        if client.started:
+            self._gateway.refusals.append(found)
+            await client.body(self._form.error_event(found), more=False)
+        else:
+            await self._gateway._answer_refusal(self._send, self._form, found)
 
     async def _show_error(self, client: asgi.Client, result: Result) -> None:
         """The provider failed: an error of the API's shape, as an answer or as the stream's last event."""
         assert result.error is not None  # noqa: S101 asked for by the caller
-        found = result.error.refusal
-        self.refusals.append(found)
+        gateway, found = self._gateway, result.error.refusal
+        gateway.refusals.append(found)
         if result.error_shown:
             await client.body(b"", more=False)
             return
         if client.started:
-            await client.body(wire.error_event("api_error", found.sentence(), found.as_json()), more=False)
+            await client.body(self._form.error_event(found), more=False)
             return
-        body = wire.error_body("api_error", found.sentence(), found.as_json())
+        body = self._form.error(502, found)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await client.start(502, [*headers, *(_NO_RETRY if self._failures >= _PATIENCE else ())])
+        await client.start(502, [*headers, *(_NO_RETRY if gateway._failures >= _PATIENCE else ())])
         await client.body(body, more=False)
+
+
+_UNKNOWN_TOKEN = refusal(
+    "identity.token",
+    "This is no valid task token for this run.",
+    agent="Use the token in VESTIBULE_TASK_TOKEN.",
+    person="Nothing to do: the gateway answers only the agent of its run.",
+)
+_PROVIDER_REFUSED = refusal(
+    "dependency.provider",
+    "The model provider refused to go on with an answer that had begun.",
+    agent="Try again; if it stays so, stop here.",
+    person="Check the provider's status and limits, then resume the run.",
+)
 
 
 def _field_facts(error: FieldRefused) -> Facts:
     return Facts(field_rule=error.rule, refusal=rules.field_refusal(error))
 
 
-def _forwarded(scope: asgi.Scope, *, stream: bool) -> dict[str, str]:
-    """The headers that go on: version and betas as checked, accept as we need it; nothing else of the agent's."""
-    version = asgi.header(scope, b"anthropic-version").decode("latin-1") or "2023-06-01"
-    if not rules.VERSION.match(version):
-        raise FieldRefused("version", "the anthropic-version header is no version")
-    found = {"anthropic-version": version, "accept": "text/event-stream" if stream else "application/json"}
-    betas = ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == b"anthropic-beta")
-    betas = rules.check_betas(betas)
-    if betas:
-        found["anthropic-beta"] = betas
-    return found
-
-
-__all__ = ["PREFIX", "ModelGateway", "build_models_app"]
+__all__ = ["ModelGateway", "build_models_app"]

@@ -28,6 +28,10 @@ class Upstream:
     key: Callable[[], str]
     clearance: Confidentiality = Confidentiality.SECRET
 
+    def credentials(self, key: str) -> dict[str, str]:
+        """The header that carries the key."""
+        return {"x-api-key": key} if key else {}
+
     @property
     def scripted(self) -> bool:
         return self.api == "scripted"

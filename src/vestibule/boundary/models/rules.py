@@ -3,7 +3,7 @@
 Rules it keeps:
 1. The facts for `model.request` are computed here and nowhere else; what is not evaluated is not claimed.
 2. Own refusals are joined with policy's verdict by the strictest: policy can add a refusal, never lift one.
-3. The model is the task's, by its exact name; nothing in a request can choose another, or another host.
+3. The model is one of the task's, by its exact name; nothing in a request can choose another, or another host.
 4. A hold covers the whole `max_tokens` of output, with a thinking budget that goes beyond it, and of input an
    estimate: bytes times the largest ratio of tokens to bytes that the provider has reported in this run, with a
    margin. A settled request corrects the books to what was really used, and the next hold to what was really seen.
@@ -11,20 +11,14 @@ Rules it keeps:
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from vestibule.boundary.models.fieldkit import FieldRefused
-from vestibule.boundary.models.fields import check_betas, check_fields
-from vestibule.boundary.models.wire.strict_json import BadJson, dump
+from vestibule.boundary.models.fields.kit import FieldRefused
+from vestibule.boundary.models.formats.base import Asked
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.verdict import Ruling, Verdict, strictest
 
-VERSION = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
-IMAGE_TOKENS = 5_000
-"""More than the largest image is billed at (about 4,800)."""
-DOCUMENT_TOKENS = 100_000
 OVERHEAD_TOKENS = 1_000
 """System text that the provider adds for tools, and the frame around messages."""
 FIRST_RATIO = 500
@@ -34,65 +28,12 @@ MOST_RATIO = 1_000
 """A token has at least one byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """A request that passed the field rules: what is sent on, and what the hold needs to know.
+def input_tokens(asked: Asked, size: int, ratio: int) -> int:
+    """The most input tokens to expect of `size` bytes; `ratio` is tokens per 1,000 bytes.
 
-    `max_tokens` is the most output that it can be billed.
+    Data of images counts as bytes as well: a bound needs no precision there.
     """
-
-    model: str
-    body: bytes
-    stream: bool
-    max_tokens: int
-    messages: int
-    tools: int
-    fixed_tokens: int
-    text_bytes: int
-    hour_cache: bool
-
-    def input_tokens(self, ratio: int) -> int:
-        """The most input tokens to expect; `ratio` is tokens per 1,000 bytes."""
-        return self.fixed_tokens + -(-self.text_bytes * ratio // 1000)
-
-
-def read_request(body: dict[str, Any], *, model: str, upstream_model: str, run: str) -> ModelRequest:
-    """Check a parsed body and write the one to send. `model` must be the one named in it to be allowed later.
-
-    What was checked is what is sent: the bytes are written anew from the checked value. `metadata.user_id` becomes
-    the run's id, so that neither a device nor data leaves in it.
-
-    Raises:
-        FieldRefused: `model.field.*`.
-    """
-    seen = check_fields(body)
-    name = body["model"]
-    send = {**body, "model": upstream_model if name == model else name}
-    if "metadata" in body:
-        send["metadata"] = {"user_id": run}
-    try:
-        data = dump(send)
-    except BadJson as error:
-        raise FieldRefused("json", str(error)) from None
-    return ModelRequest(
-        model=name,
-        body=data,
-        stream=bool(body.get("stream")),
-        max_tokens=_most_output(body),
-        messages=len(body["messages"]),
-        tools=len(body.get("tools") or ()),
-        fixed_tokens=OVERHEAD_TOKENS + seen.images * IMAGE_TOKENS + seen.documents * DOCUMENT_TOKENS,
-        # Data of images counts as bytes as well: a bound needs no precision there.
-        text_bytes=len(data),
-        hour_cache=seen.hour_cache,
-    )
-
-
-def _most_output(body: dict[str, Any]) -> int:
-    """`max_tokens`; a thinking budget beyond it, which interleaved thinking allows, comes on top."""
-    most = int(body["max_tokens"])
-    thinking = (body.get("thinking") or {}).get("budget_tokens") or 0
-    return most + thinking if thinking > most else most
+    return OVERHEAD_TOKENS + asked.fixed_tokens + -(-size * ratio // 1000)
 
 
 def next_ratio(largest_seen: int) -> int:
@@ -102,10 +43,9 @@ def next_ratio(largest_seen: int) -> int:
     return max(LEAST_RATIO, min(MOST_RATIO, -(-largest_seen * 5 // 4)))
 
 
-def seen_ratio(input_tokens: int, request: ModelRequest) -> int:
+def seen_ratio(counted: int, asked: Asked, size: int) -> int:
     """Tokens per 1,000 bytes of one settled request."""
-    counted = max(0, input_tokens - (request.fixed_tokens - OVERHEAD_TOKENS))
-    return -(-counted * 1000 // max(1, request.text_bytes))
+    return -(-max(0, counted - asked.fixed_tokens) * 1000 // max(1, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +90,17 @@ def field_refusal(error: FieldRefused) -> Refusal:
     )
 
 
+def endpoint_refusal() -> Refusal:
+    """A path that is not served."""
+    return refusal(
+        "model.field.endpoint",
+        "The model gateway serves answers of a model, token counts and the list of models only; files, batches and "
+        "other endpoints of a provider stay closed.",
+        agent="Use the messages, responses, chat completions or generateContent endpoint.",
+        person="Nothing to do: what a provider stores or does itself is outside the walls.",
+    )
+
+
 def model_refusal(asked: str, allowed: str) -> Refusal:
     """The model is not the task's."""
     shown = asked if len(asked) <= 80 and asked.isprintable() else "an unprintable name"
@@ -169,21 +120,20 @@ def price_refusal(model: str) -> Refusal:
         "The model request was not sent: the price of this model is not known, so that no budget could hold.",
         fact=model[:80] if model.isprintable() else "",
         agent="Stop here; a person has to choose a model with a known price.",
-        person="Use a model that the price table knows, or a later version of vestibule that knows this one.",
+        person="Use a model that the price table knows, name its price in the operator's overlay, or set "
+        "budget.unknown_price_usd to hold a ceiling for each such request.",
     )
 
 
 __all__ = [
-    "VERSION",
     "Facts",
     "FieldRefused",
-    "ModelRequest",
-    "check_betas",
+    "endpoint_refusal",
     "field_refusal",
+    "input_tokens",
     "joined",
     "model_refusal",
     "next_ratio",
     "price_refusal",
-    "read_request",
     "seen_ratio",
 ]

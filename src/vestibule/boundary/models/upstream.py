@@ -2,20 +2,19 @@
 
 Rules it keeps:
 1. The address is the operator's; no redirect is followed, no proxy variable read, no cookie kept (CVE-2025-66405).
-2. Of the agent's headers only an allow-list goes on; the key is added here and nowhere else.
+2. What is sent is what `dispatch.py` made: of the agent's headers an allow-list, and the key that is added there.
 3. Answers are asked for and accepted uncompressed only: nothing here inflates bytes (CWE-409).
 4. `NotReached` means that not a byte of the request left; anything later is an answer that may have been billed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vestibule import __version__
-from vestibule.boundary.models.providers import Upstream
+from vestibule.boundary.models.dispatch import Outgoing
 from vestibule.core.errors import DependencyDown
 
 if TYPE_CHECKING:
@@ -65,8 +64,9 @@ def broken(provider: str, fact: str) -> Broken:
 class UpstreamClient:
     """One pool of connections. Made in the loop that uses it."""
 
-    def __init__(self, limits: UpstreamLimits | None = None) -> None:
+    def __init__(self, limits: UpstreamLimits | None = None, *, connections: int = 128) -> None:
         self.limits = limits or UpstreamLimits()
+        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
     def _open(self) -> aiohttp.ClientSession:
@@ -74,7 +74,7 @@ class UpstreamClient:
 
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=10),
+                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=10),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
@@ -90,9 +90,7 @@ class UpstreamClient:
             await self._session.close()
 
     @asynccontextmanager
-    async def post(
-        self, upstream: Upstream, path: str, body: bytes, headers: Mapping[str, str], key: str
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(self, outgoing: Outgoing) -> AsyncIterator[aiohttp.ClientResponse]:
         """The provider's answer, its body unread.
 
         Raises:
@@ -102,31 +100,29 @@ class UpstreamClient:
         import aiohttp
         from yarl import URL
 
-        sent = {
-            **headers,
-            "content-type": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": f"vestibule/{__version__}",
-        }
-        if key:
-            sent["x-api-key"] = key
+        provider = outgoing.provider
         try:
             response = await self._open().post(
-                URL(upstream.base_url + path, encoded=True), data=body, headers=sent, allow_redirects=False
+                URL(outgoing.url, encoded=True), data=outgoing.body, headers=outgoing.headers, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise not_reached(upstream.provider, type(error).__name__) from None
+            raise not_reached(provider, type(error).__name__) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise broken(upstream.provider, type(error).__name__) from None
+            raise broken(provider, type(error).__name__) from None
+        whole = False
         try:
             if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-                raise broken(upstream.provider, "it answered compressed, though asked not to")
+                raise broken(provider, "it answered compressed, though asked not to")
             if 300 <= response.status < 400:
-                raise broken(upstream.provider, f"it answered with a redirect ({response.status})")
+                raise broken(provider, f"it answered with a redirect ({response.status})")
             yield response
+            whole = response.content.at_eof()
         finally:
-            # Closing at once: an answer that was not read to its end must not be the next request's.
-            response.close()
+            # An answer that was not read to its end must not be the next request's.
+            if whole:
+                response.release()
+            else:
+                response.close()
 
     async def read(self, provider: str, response: aiohttp.ClientResponse) -> bytes:
         """The whole body, bounded.

@@ -70,7 +70,10 @@ class FactsDecider:
         if self.broken is not None:
             raise self.broken
         facts = request.facts
-        good = facts["fields_ok"] and facts["model_allowed"] and facts["price_known"] and facts["budget_ok"]
+        if request.action == "model.tool_call":
+            good = facts["call_ok"]
+        else:
+            good = facts["fields_ok"] and facts["model_allowed"] and facts["price_known"] and facts["budget_ok"]
         if good and not self.deny:
             return Verdict(ruling=Ruling.ALLOW, reasons=(), policy_digest=self.digest)
         return Verdict(ruling=Ruling.DENY, reasons=(self.deny or "facts",), policy_digest=self.digest)
@@ -127,6 +130,7 @@ class House:
     key: Callable[[], str] | None = None
     gateway: ModelGateway | None = None
     parallel: int = 8
+    house: Any = None
 
     def __post_init__(self) -> None:
         self.db = Database(f"sqlite:///{self.folder / 'state.db'}")
@@ -165,9 +169,10 @@ class House:
         self.gateway = build_models_app(
             crossing=Crossing(decider=self.decider, audit=self.audit),
             authenticate=self.authenticate,
-            upstream=Upstream(
-                "test", "anthropic", address, model or self.model, self.key or (lambda: self.provider_key)
+            upstreams=(
+                Upstream("test", "anthropic", address, model or self.model, self.key or (lambda: self.provider_key)),
             ),
+            house=self.house,
             ledger=self.ledger,
             prices=self.prices or table(),
             task=self.task(),

@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 from models_house import House
 
+from vestibule.boundary.models.call_rules import House as CallHouse
 from vestibule.boundary.models.decisions import Decisions
 from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.boundary.models.rules import Facts
 from vestibule.config.schema import Provider
 from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.labels import Confidentiality, Label
+from vestibule.core.model import Scope
 from vestibule.core.verdict import Ruling
 from vestibule.policy import PolicySet
 
@@ -32,8 +34,8 @@ def policy() -> Iterator[PolicySet]:
 async def _decided(house: House, policy: PolicySet, read: Confidentiality, clearance: Confidentiality) -> Ruling:
     crossing = Crossing(policy, house.audit)
     crossing.labels.join(Label(confidentiality=read))
-    decisions = Decisions(crossing, replace(UPSTREAM, clearance=clearance), "m", lambda _: None)
-    verdict, intent, _ = await decisions.record(ACTOR, Facts(), None, {})
+    decisions = Decisions(crossing, ("m",), CallHouse(None, Scope(read=(), write=())), lambda _: None)
+    verdict, intent, _ = await decisions.record(ACTOR, Facts(), None, replace(UPSTREAM, clearance=clearance), {})
     assert intent.labels.confidentiality is read
     assert verdict.ruling is Ruling.ALLOW or verdict.reasons == ("labels.model_clearance",)
     return verdict.ruling

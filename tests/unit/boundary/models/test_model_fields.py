@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vestibule.boundary.models.fieldkit import FieldRefused
-from vestibule.boundary.models.fields import check_betas, check_fields
+from vestibule.boundary.models.fields.anthropic import check_betas, check_fields
+from vestibule.boundary.models.fields.kit import FieldRefused
+from vestibule.boundary.models.formats.anthropic import Anthropic
+from vestibule.boundary.models.formats.base import Asked, Route
 from vestibule.boundary.models.rules import (
     Facts,
     field_refusal,
+    input_tokens,
     joined,
     model_refusal,
     next_ratio,
-    read_request,
     seen_ratio,
 )
 from vestibule.boundary.models.wire.strict_json import BadJson, dump, parse
@@ -250,22 +252,22 @@ def test_any_value_in_any_field_passes_or_is_a_field_refusal(field: str, value: 
     assert rule.isascii()
 
 
+def asked(body: dict[str, Any]) -> Asked:
+    return Anthropic().read(body, Route("generate"), run="r1")
+
+
 def test_what_is_sent_is_what_was_checked_with_the_runs_id_for_the_users() -> None:
-    request = read_request(CLAUDE_CODE, model="claude-sonnet-5", upstream_model="claude-sonnet-5", run="r1")
-    sent = parse(request.body)
-    assert sent == {**CLAUDE_CODE, "metadata": {"user_id": "r1"}}
+    request = asked(CLAUDE_CODE)
+    assert request.body == {**CLAUDE_CODE, "metadata": {"user_id": "r1"}}
+    assert request.changed
     assert request.stream
-    assert request.max_tokens == 64000
+    assert request.most_output == 64000
 
 
 def test_lone_surrogates_do_not_pass() -> None:
-    with pytest.raises(FieldRefused):
-        read_request(
-            parse(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"\\ud800"}]}'),
-            model="m",
-            upstream_model="m",
-            run="r",
-        )
+    with pytest.raises(BadJson):
+        parse(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"\\ud800"}]}')
+    assert parse(b'{"a":"\\ud83d\\ude00"}') == {"a": "\U0001f600"}
 
 
 @pytest.mark.parametrize(
@@ -308,21 +310,19 @@ def test_refusals_repeat_no_data_of_the_request() -> None:
 
 
 def test_estimate_follows_the_largest_ratio_seen_and_never_falls_below_the_floor() -> None:
-    request = read_request(
-        small(messages=[{"role": "user", "content": "x" * 3000}]), model="m", upstream_model="m", run="r"
-    )
+    request = asked(small(messages=[{"role": "user", "content": "x" * 3000}]))
     assert next_ratio(0) == 500
     assert next_ratio(1) == 300
     assert next_ratio(5000) == 1000
-    assert request.input_tokens(1000) >= len(request.body)
-    assert next_ratio(seen_ratio(1000, request)) > 333
+    assert input_tokens(request, 3000, 1000) >= 3000
+    assert next_ratio(seen_ratio(1000, request, 3000)) > 333
 
 
 @pytest.mark.parametrize(("budget", "most"), [(5, 10), (10, 10), (11, 21), (200_000, 200_010)])
 def test_hold_covers_a_thinking_budget_beyond_max_tokens(budget: int, most: int) -> None:
     """Interleaved thinking lets a request think for more tokens than its `max_tokens` says."""
     body = small(thinking={"type": "enabled", "budget_tokens": budget})
-    assert read_request(body, model="m", upstream_model="m", run="r").max_tokens == most
+    assert asked(body).most_output == most
 
 
 @pytest.mark.parametrize("budget", [0, -1, 1.5, True, "9", 10**9])

@@ -140,7 +140,6 @@ def test_models_list_names_exactly_the_tasks_model(house: House) -> None:
         ("POST", "/v1/files"),
         ("GET", "/v1/files"),
         ("POST", "/v1/messages/batches"),
-        ("POST", "/v1/messages/count_tokens"),
         ("POST", "/v1/messages?beta=true&x=1"),
         ("POST", "/v1/complete"),
         ("GET", "/v1/messages"),

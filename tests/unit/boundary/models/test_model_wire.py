@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from typing import Any
@@ -10,16 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestibule.boundary.models.wire.anthropic import (
-    Frames,
-    StreamUsage,
-    WireError,
-    error_event,
-    is_error,
-    read_message,
-    read_usage,
-    word,
-)
+from vestibule.boundary.models.hold.anthropic import AnthropicStream, AnthropicWhole
+from vestibule.boundary.models.hold.base import Told
+from vestibule.boundary.models.wire.anthropic import error_event, is_error, read_usage
+from vestibule.boundary.models.wire.sse import Frames, WireError, word
 from vestibule.cost.prices import Tokens
 
 
@@ -30,20 +25,23 @@ def event(value: dict[str, Any], end: bytes = b"\n") -> bytes:
 START = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}}
 DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
 STOP = {"type": "message_stop"}
+OPEN = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+CLOSE = {"type": "content_block_stop", "index": 0}
 TEXT = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a\n\nb usage ü"}}
 
 
 def stream(end: bytes = b"\n") -> bytes:
-    return b"".join(event(value, end) for value in (START, TEXT, DELTA, STOP)) + b": comment" + end + end
+    comment = b": comment" + end + end
+    return comment + b"".join(event(value, end) for value in (START, OPEN, TEXT, CLOSE, DELTA, STOP))
 
 
-def feed(parts: list[bytes]) -> tuple[bytes, StreamUsage]:
-    frames, seen, out = Frames(), StreamUsage(), b""
+def feed(parts: list[bytes]) -> tuple[bytes, Told]:
+    answer, out = AnthropicStream(), b""
     for part in parts:
-        for frame in frames.feed(part):
-            seen.see(frame)
-            out += frame.raw
-    return out + frames.rest, seen
+        out += answer.feed(part).out
+    with contextlib.suppress(WireError):
+        out += answer.end().out
+    return out, answer.told
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -134,8 +132,10 @@ def test_nonsense_counts_are_not_believed(value: Any) -> None:
 
 
 def test_message_without_usage_reports_none() -> None:
-    assert read_message(b'{"type": "message"}') == (None, "")
-    assert read_message(b'{"usage": {"input_tokens": 3}}')[0] is None
+    for usage in (None, {"input_tokens": 3}):
+        answer = AnthropicWhole()
+        answer.feed(json.dumps({"type": "message", "content": [], "usage": usage}).encode())
+        assert not answer.told.reported
 
 
 def test_only_the_apis_error_object_counts_as_its_error() -> None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_VALUES = 1_000_000
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BadJson(ValueError):
@@ -45,6 +49,8 @@ def parse(data: bytes) -> Any:
     except ValueError:
         raise BadJson("the body is not valid JSON") from None
     _check_depth(value)
+    if _SURROGATE.search(data):
+        dump(value)  # refuses a lone one; pairs are text like any other
     return value
 
 

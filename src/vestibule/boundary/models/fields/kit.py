@@ -27,6 +27,8 @@ class Seen:
     documents: int = 0
     hour_cache: bool = False
     depth: int = 0
+    provider_tools: frozenset[str] = frozenset()
+    """Tools of the provider's own that policy names."""
 
 
 def safe_name(value: Any) -> str:

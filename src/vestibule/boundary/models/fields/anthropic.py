@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vestibule.boundary.models.fieldkit import (
+from vestibule.boundary.models.fields.kit import (
     Check,
     FieldRefused,
     Seen,
@@ -40,13 +40,13 @@ from vestibule.boundary.models.fieldkit import (
 )
 
 
-def check_fields(body: Mapping[str, Any]) -> Seen:
-    """Walk the whole request.
+def check_fields(body: Mapping[str, Any], provider_tools: frozenset[str] = frozenset()) -> Seen:
+    """Walk the whole request. `provider_tools`: types of tools, without their date, that policy names.
 
     Raises:
         FieldRefused: the first thing that may not pass.
     """
-    seen = Seen()
+    seen = Seen(provider_tools=provider_tools)
     for key, value in body.items():
         check = _TOP.get(key)
         if check is None:
@@ -246,6 +246,21 @@ _TOOL = fields_of(
 )
 
 
+_PROVIDER_TOOL = fields_of(
+    # Named by policy: the provider loads what the tool's own limits say, and nothing that the agent wrote is a URL.
+    "tools",
+    {
+        "type": anything,
+        "name": text("tools.name"),
+        "max_uses": number("tools.max_uses"),
+        "allowed_domains": texts("tools.allowed_domains"),
+        "blocked_domains": texts("tools.blocked_domains"),
+        "cache_control": _cache_control,
+    },
+    ("type", "name"),
+)
+
+
 def _only_direct(value: Any) -> None:
     # Any other caller is code that the provider runs.
     if value != ["direct"]:
@@ -261,6 +276,9 @@ def _tools(value: Any, seen: Seen) -> None:
         kind = item.get("type")
         if kind is not None and kind != "custom" and not (isinstance(kind, str) and _CLIENT_TOOLS.match(kind)):
             name = re.sub(r"_\d{8}\Z", "", kind) if isinstance(kind, str) else kind
+            if isinstance(name, str) and name in seen.provider_tools:
+                _PROVIDER_TOOL(item, seen)
+                continue
             raise FieldRefused(
                 f"tools.{safe_name(name)}", "a tool of this type is carried out by the provider, outside the walls"
             )

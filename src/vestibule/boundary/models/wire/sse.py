@@ -1,0 +1,159 @@
+"""Server-sent events, cut into frames however the bytes were split, and JSON as providers send it. Pure.
+
+Rules it keeps:
+1. A frame is bounded; more is an error, never unbounded memory.
+2. A frame's bytes are kept as they came: what is not judged otherwise is passed on unchanged.
+
+Source: WHATWG HTML, "Server-sent events" (line ends, fields).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+MAX_FRAME = 16 * 1024 * 1024
+_BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_WORD = re.compile(r"[A-Za-z][A-Za-z_]{0,39}\Z")
+
+
+class WireError(ValueError):
+    """The provider sent something that is no answer in this format."""
+
+
+class Frame(NamedTuple):
+    """One event as sent: its bytes with the blank line, its name, its data."""
+
+    raw: bytes
+    event: str
+    data: bytes
+
+
+class Frames:
+    """Cuts a byte stream into frames, however it was split."""
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._max = max_frame
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The frames that `chunk` completes.
+
+        Raises:
+            WireError: a frame is larger than allowed.
+        """
+        self._buffer += chunk
+        found: list[Frame] = []
+        begin = 0
+        while True:
+            match = _BLANK.search(self._buffer, max(begin, self._scanned - 3))
+            # "\r" at the end may be half of "\r\n": wait for the next byte before cutting there.
+            if match is None or (match.end() == len(self._buffer) and match.group().endswith(b"\r")):
+                break
+            raw = bytes(self._buffer[begin : match.end()])
+            found.append(_frame(raw))
+            begin = match.end()
+            self._scanned = begin
+        del self._buffer[:begin]
+        self._scanned = len(self._buffer)
+        if len(self._buffer) > self._max:
+            raise WireError("an event of the provider's answer is too large")
+        return found
+
+    def flush(self) -> list[Frame]:
+        """The last frame, when the bytes are over: a lone line end that could have been half of a longer one."""
+        raw = bytes(self._buffer)
+        if not _BLANK.search(raw):
+            return []
+        self._buffer.clear()
+        return [_frame(raw)]
+
+    @property
+    def rest(self) -> bytes:
+        """Bytes of a frame that never ended."""
+        return bytes(self._buffer)
+
+
+def _frame(raw: bytes) -> Frame:
+    # The usual shape of one data line needs no cutting into lines.
+    event = ""
+    data: list[bytes] = []
+    for line in re.split(rb"\r\n|\n|\r", raw) if b"\r" in raw else raw.split(b"\n"):
+        if line.startswith(b"data:"):
+            data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+        elif line.startswith(b"event:"):
+            event = line[6:].strip().decode("ascii", "replace")
+    return Frame(raw, event, data[0] if len(data) == 1 else b"\n".join(data))
+
+
+def written(value: dict[str, Any], event: str = "") -> bytes:
+    """A frame of our own. `event` is its name, for formats that name their events."""
+    head = f"event: {event}\n".encode() if event else b""
+    return head + b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+
+
+def loads(data: bytes) -> dict[str, Any]:
+    """A JSON object of a provider's.
+
+    Raises:
+        WireError: it is none.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise WireError("an event of the provider's answer is no JSON") from None
+    if not isinstance(value, dict):
+        raise WireError("an event of the provider's answer is no JSON object")
+    return value
+
+
+def word(value: Any) -> str:
+    """A provider's enumeration value, or nothing: other text of theirs has no place in our log."""
+    return value if isinstance(value, str) and _WORD.match(value) else ""
+
+
+def count(value: Any) -> int:
+    """A count of tokens; nonsense is 0, and the caller's bound is what holds then."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return 0
+    return min(value, 1_000_000_000)
+
+
+class Twice(dict[str, Any]):
+    """An object of which a key stood twice: two parsers would read two things."""
+
+
+def loads_marked(data: bytes) -> dict[str, Any]:
+    """As `loads`, with objects that hold a key twice as `Twice`.
+
+    Raises:
+        WireError: it is no JSON object.
+    """
+    try:
+        value = json.loads(data, object_pairs_hook=_marking)
+    except (ValueError, RecursionError):
+        raise WireError("the provider's answer is no JSON") from None
+    if not isinstance(value, dict):
+        raise WireError("the provider's answer is no JSON object")
+    return value
+
+
+def _marking(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Twice(found)
+
+
+def has_twice(value: Any) -> bool:
+    """Whether any object within holds a key twice. `value` comes from `loads_marked`."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Twice):
+            return True
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return False
