@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from vestibule.config.schema import OPERATOR_ONLY, KeySource, OperatorConfig, Provider, RepoConfig, RoleConfig
+from vestibule.config.parts import KeySource
+from vestibule.config.providers import Provider
+from vestibule.config.schema import OPERATOR_ONLY, OperatorConfig, RepoConfig, RoleConfig
 from vestibule.config.strict_yaml import Document, Where, parse
 from vestibule.core.errors import ConfigError
 

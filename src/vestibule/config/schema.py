@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from vestibule.config.guardrails import Guardrails
+from vestibule.config.parts import (
+    Argv,
+    Endpoint,
+    Globs,
+    Host,
+    KeySource,
+    Names,
+    NanoUsd,
+    Seconds,
+    as_endpoint,
+    as_tuple,
+)
+from vestibule.config.parts import Strict as _Strict
+from vestibule.config.providers import Provider
+from vestibule.config.spending import OperatorBudget, SpendWatch
 from vestibule.core.labels import Confidentiality, Integrity, Label, LabelRule
 from vestibule.core.model import Bound, UpstreamUse, ViewRule
-from vestibule.core.money import parse_usd
 from vestibule.core.text.globs import ImpossibleGlob, check_glob
-from vestibule.core.text.names import NameRefused, canonical_endpoint, canonical_host
+from vestibule.core.text.names import NameRefused, canonical_host
 from vestibule.core.text.patterns import SlowPattern, check_pattern
 
 Tool = Literal[
@@ -49,67 +63,6 @@ Registry = Literal["pip", "npm", "cargo", "go", "maven", "debian"]
 DEFAULT_MINIMUM: tuple[WallName, ...] = ("mounts", "network", "seccomp", "no_new_privs")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _nano(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
-        raise ValueError("write an amount of US dollars, such as 2.50")
-    return parse_usd(str(value))
-
-
-NanoUsd = Annotated[
-    int,
-    BeforeValidator(_nano, json_schema_input_type=float | str),
-    Field(description="US dollars as a decimal, at most nine places"),
-]
-
-
-def _glob(value: str) -> str:
-    try:
-        check_glob(value)
-    except ImpossibleGlob as error:
-        raise ValueError(str(error)) from None
-    return value.rstrip("/") + "/**" if value.endswith("/") else value
-
-
-def _endpoint(value: str) -> str:
-    try:
-        host, port = canonical_endpoint(value)
-    except NameRefused as error:
-        raise ValueError(str(error)) from None
-    return f"{host}:{port}"
-
-
-def _host(value: str) -> str:
-    try:
-        return canonical_host(value)
-    except NameRefused as error:
-        raise ValueError(str(error)) from None
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Glob = Annotated[str, BeforeValidator(lambda v: _glob(v) if isinstance(v, str) else v)]
-Globs = Annotated[tuple[Glob, ...], BeforeValidator(_tuple)]
-Host = Annotated[str, BeforeValidator(lambda v: _host(v) if isinstance(v, str) else v)]
-Endpoint = Annotated[str, BeforeValidator(lambda v: _endpoint(v) if isinstance(v, str) else v)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
-Argv = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(min_length=1)]
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,4}[mhd]", value):
-        return int(value[:-1]) * {"m": 60, "h": 3600, "d": 86400}[value[-1]]
-    raise ValueError("write a duration such as 30m, 12h or 7d")
-
-
-Seconds = Annotated[int, BeforeValidator(_duration, json_schema_input_type=str)]
-
-
 PROGRAM = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 
 
@@ -117,7 +70,7 @@ class HostRule(_Strict):
     """A `name:port` for some programs only, by file name."""
 
     host: Endpoint
-    programs: Annotated[tuple[Annotated[str, Field(pattern=rf"^{PROGRAM}$")], ...], BeforeValidator(_tuple)] = Field(
+    programs: Annotated[tuple[Annotated[str, Field(pattern=rf"^{PROGRAM}$")], ...], BeforeValidator(as_tuple)] = Field(
         min_length=1
     )
 
@@ -131,8 +84,8 @@ HostEntry = Annotated[
 class Network(_Strict):
     """Names the role may reach. A registry is named by ecosystem; its host is the operator's."""
 
-    hosts: Annotated[tuple[HostEntry, ...], BeforeValidator(_tuple)] = ()
-    registries: Annotated[tuple[Registry, ...], BeforeValidator(_tuple)] = ()
+    hosts: Annotated[tuple[HostEntry, ...], BeforeValidator(as_tuple)] = ()
+    registries: Annotated[tuple[Registry, ...], BeforeValidator(as_tuple)] = ()
 
     @model_validator(mode="after")
     def _each_once(self) -> Network:
@@ -235,11 +188,11 @@ RepoPath = Annotated[str, BeforeValidator(lambda v: _plain_path(v) if isinstance
 class SetupConfig(_Strict):
     """Commands that make a role's tools, once, in a sandbox of their own. They write below /opt/setup."""
 
-    commands: Annotated[tuple[Argv, ...], BeforeValidator(_tuple), Field(min_length=1, max_length=20)]
-    lockfiles: Annotated[tuple[RepoPath, ...], BeforeValidator(_tuple)] = ()
+    commands: Annotated[tuple[Argv, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=20)]
+    lockfiles: Annotated[tuple[RepoPath, ...], BeforeValidator(as_tuple)] = ()
     """Files of the base commit that they see, at their paths below /workspace. A change of one makes it anew."""
-    registries: Annotated[tuple[Registry, ...], BeforeValidator(_tuple)] = ()
-    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] = ()
+    registries: Annotated[tuple[Registry, ...], BeforeValidator(as_tuple)] = ()
+    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(as_tuple)] = ()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -251,7 +204,7 @@ class RoleConfig(_Strict):
 
     read: Annotated[Globs, Field(min_length=1)]
     write: Globs = ()
-    tools: Annotated[tuple[Tool, ...], BeforeValidator(_tuple)] = TOOLS
+    tools: Annotated[tuple[Tool, ...], BeforeValidator(as_tuple)] = TOOLS
     commands: Names = ()
     network: Network = Network()
     budget: RoleBudget = RoleBudget()
@@ -302,13 +255,13 @@ class ChangesConfig(_Strict):
 class VerifyConfig(_Strict):
     """Commands run after approval and only then, in a sandbox of their own."""
 
-    commands: Annotated[tuple[Argv, ...], BeforeValidator(_tuple)] = ()
+    commands: Annotated[tuple[Argv, ...], BeforeValidator(as_tuple)] = ()
 
 
 class RepoSandbox(_Strict):
     """May add to the operator's minimum, never take from it."""
 
-    minimum: Annotated[tuple[WallName, ...], BeforeValidator(_tuple)] = ()
+    minimum: Annotated[tuple[WallName, ...], BeforeValidator(as_tuple)] = ()
 
 
 class TrustConfig(_Strict):
@@ -341,8 +294,8 @@ class RepoConfig(_Strict):
     scanners: Names = ()
     verify: VerifyConfig = VerifyConfig()
     sandbox: RepoSandbox = RepoSandbox()
-    labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(_tuple)] = ()
-    views: Annotated[tuple[ViewConfig, ...], BeforeValidator(_tuple)] = ()
+    labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(as_tuple)] = ()
+    views: Annotated[tuple[ViewConfig, ...], BeforeValidator(as_tuple)] = ()
     trust: TrustConfig = TrustConfig()
 
     @field_validator("roles", "agents", "groups")
@@ -387,45 +340,9 @@ class RepoConfig(_Strict):
         return tuple(found)
 
 
-class KeySource(_Strict):
-    """Where a provider's key comes from. Never the key itself."""
-
-    env: str | None = None
-    file: str | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> KeySource:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("name exactly one source: env or file")
-        return self
-
-
-class Provider(_Strict):
-    """A model provider. `scripted` answers from a script: it is no model, and every surface says so."""
-
-    api: Literal["anthropic", "scripted"]
-    base_url: str = ""
-    key: KeySource | None = None
-    script: str = ""
-    models: Names = ()
-    clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.SECRET
-    """The most confidential data that may go to it: a run that has read more sends it nothing any more."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> Provider:
-        if self.api == "scripted":
-            if not self.script or self.base_url or self.key:
-                raise ValueError("a scripted provider has a script and neither base_url nor key")
-        elif not self.base_url:
-            raise ValueError("base_url is missing")
-        elif not re.fullmatch(r"https?://[^\s?#@]+", self.base_url):
-            raise ValueError("base_url is an http(s) URL without user, query or fragment")
-        return self
-
-
 class OperatorSandbox(_Strict):
     backend: Literal["local"] = "local"
-    minimum: Annotated[tuple[WallName, ...], BeforeValidator(_tuple)] = DEFAULT_MINIMUM
+    minimum: Annotated[tuple[WallName, ...], BeforeValidator(as_tuple)] = DEFAULT_MINIMUM
     tools: Names = ()
     memory_mb: Annotated[int, Field(gt=0)] = 4096
     pids: Annotated[int, Field(gt=0)] = 512
@@ -483,7 +400,7 @@ class ArgumentRule(_Strict):
     that are paths; without `root` the argument is a relative path.
     """
 
-    values: Annotated[tuple[str | int | bool, ...], BeforeValidator(_tuple)] = ()
+    values: Annotated[tuple[str | int | bool, ...], BeforeValidator(as_tuple)] = ()
     pattern: str = ""
     paths: Globs = ()
     root: str = ""
@@ -546,7 +463,7 @@ class Upstream(_Strict):
     tools: Annotated[Names, Field(min_length=1)]
     outward: Names = ("*",)
     inside: Names = ()
-    rules: Annotated[tuple[ToolRule, ...], BeforeValidator(_tuple)] = ()
+    rules: Annotated[tuple[ToolRule, ...], BeforeValidator(as_tuple)] = ()
     label: UpstreamLabel = UpstreamLabel()
     clearance: Annotated[Confidentiality, Field(strict=False)] = Confidentiality.PUBLIC
     seconds: Annotated[int, Field(gt=0, le=600)] = 30
@@ -611,11 +528,11 @@ class OperatorScope(_Strict):
 def _registry_place(value: str) -> str:
     """`name:port` in its canonical form, or an http(s) URL without user, query or fragment."""
     if "://" not in value:
-        return _endpoint(value)
+        return as_endpoint(value)
     found = re.fullmatch(r"(https?)://([^\s/?#@\\:]+)(:[0-9]{1,5})?(/[^\s?#\\]*)?", value)
     if found is None:
         raise ValueError(f"{value!r}: write name:port, or an http(s) URL without user, query or fragment")
-    _endpoint(f"{found[2]}{found[3] or ':443'}")
+    as_endpoint(f"{found[2]}{found[3] or ':443'}")
     return value
 
 
@@ -637,10 +554,10 @@ Pin = Annotated[str, BeforeValidator(lambda v: _pin(v) if isinstance(v, str) els
 class OperatorNetwork(_Strict):
     """What roles may reach, and how. `hosts` absent: whatever they name."""
 
-    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(_tuple)] | None = None
-    private: Annotated[tuple[Host, ...], BeforeValidator(_tuple)] = ()
+    hosts: Annotated[tuple[Endpoint, ...], BeforeValidator(as_tuple)] | None = None
+    private: Annotated[tuple[Host, ...], BeforeValidator(as_tuple)] = ()
     """Exactly these hosts may lead to inner addresses."""
-    registries: dict[Registry, Annotated[tuple[RegistryPlace, ...], BeforeValidator(_tuple)]] = {}
+    registries: dict[Registry, Annotated[tuple[RegistryPlace, ...], BeforeValidator(as_tuple)]] = {}
     """Hosts of a registry, instead of what the client's own configuration says: `name:port`, or the index's URL."""
     pins: dict[Endpoint, Pin] = {}
     """Where a name and port lead, instead of a look-up: an address and a port."""
@@ -654,12 +571,6 @@ class OperatorNetwork(_Strict):
     received_mb: Annotated[int, Field(gt=0)] = 8192
     rate_kb: Annotated[int, Field(ge=0)] = 0
     """Per second and name; 0: no limit."""
-
-
-class OperatorBudget(_Strict):
-    usd_per_run: NanoUsd | None = None
-    usd_per_day: NanoUsd | None = None
-    rounds_per_run: Annotated[int, Field(gt=0, le=100)] = 10
 
 
 class OpaBackend(_Strict):
@@ -680,13 +591,19 @@ class OperatorConfig(_Strict):
 
     version: Literal[1] = 1
     models: dict[str, Provider] = {}
+    model_aliases: dict[str, Annotated[Names, Field(min_length=1)]] = {}
+    """A name for agents → models in the order in which they are asked (`provider/model`)."""
+    prices: Names = ()
+    """Files with prices that the shipped table lacks, or that a contract says otherwise."""
+    guardrails: Guardrails = Guardrails()
+    spend: SpendWatch = SpendWatch()
     sandbox: OperatorSandbox = OperatorSandbox()
     policy: Names = ()
     policy_backend: PolicyBackend = PolicyBackend()
     scope: OperatorScope = OperatorScope()
     network: OperatorNetwork = OperatorNetwork()
-    labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(_tuple)] = ()
-    views: Annotated[tuple[ViewConfig, ...], BeforeValidator(_tuple)] = ()
+    labels: Annotated[tuple[LabelConfig, ...], BeforeValidator(as_tuple)] = ()
+    views: Annotated[tuple[ViewConfig, ...], BeforeValidator(as_tuple)] = ()
     upstreams: dict[str, Upstream] = {}
     budget: OperatorBudget = OperatorBudget()
     trust_domain: str = "vestibule.local"
@@ -715,6 +632,10 @@ def uses(role: RoleConfig) -> tuple[UpstreamUse, ...]:
 
 OPERATOR_ONLY = (
     "models",
+    "model_aliases",
+    "prices",
+    "guardrails",
+    "spend",
     "base_url",
     "key",
     "policy",

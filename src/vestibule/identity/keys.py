@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from vestibule.config.schema import KeySource
+from vestibule.config.parts import KeySource
 from vestibule.core.errors import DependencyDown
 
 MAX_KEY_BYTES = 8192

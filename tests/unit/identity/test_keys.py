@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vestibule.config.schema import KeySource
+from vestibule.config.parts import KeySource
 from vestibule.core.errors import DependencyDown
 from vestibule.identity.keys import read_key
 

@@ -11,7 +11,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from vestibule.config.schema import Provider
+from vestibule.config.providers import Provider
 from vestibule.core.errors import ConfigError
 from vestibule.core.labels import Confidentiality
 from vestibule.identity.keys import read_key

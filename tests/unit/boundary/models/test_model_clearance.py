@@ -13,7 +13,7 @@ from vestibule.boundary.models.call_rules import House as CallHouse
 from vestibule.boundary.models.decisions import Decisions
 from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.boundary.models.rules import Facts
-from vestibule.config.schema import Provider
+from vestibule.config.providers import Provider
 from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.labels import Confidentiality, Label
 from vestibule.core.model import Scope

@@ -17,7 +17,7 @@ from models_house import MODEL, RUN, House
 from sqlalchemy import select, text
 
 from vestibule.boundary.models.upstream import UpstreamLimits
-from vestibule.config.schema import KeySource
+from vestibule.config.parts import KeySource
 from vestibule.core.errors import DependencyDown
 from vestibule.cost.prices import PriceBook
 from vestibule.identity.keys import read_key
