@@ -227,7 +227,7 @@ def _bundle_facts() -> Iterator[tuple[str, dict[str, Any]]]:
         text = path.read_text("utf-8")
         tables = LayerIndex({path.name: text}).data(())[CONSTANTS]
         for name, condition in re.findall(r"^needed := (\w+) if (?:\{\n\t)?input\.action (.+)$", text, re.MULTILINE):
-            for action in re.findall(r'"([a-z.]+)"', condition):
+            for action in re.findall(r'"([a-z._]+)"', condition):
                 yield action, _rows(tables[name])
 
 
