@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from vestibule.boundary.models.scripted import build_scripted_app
+from vestibule.boundary.models.scripted.provider import build_scripted_app
 
 
 @dataclass

@@ -83,7 +83,7 @@ def _serve(setup: dict[str, Any], paths: list[str], heard: set[str]) -> None:
     """The scripted provider below /anthropic on port 80; every other path is unknown."""
     import uvicorn
 
-    from vestibule.boundary.models.scripted import build_scripted_app
+    from vestibule.boundary.models.scripted.provider import build_scripted_app
 
     provider = build_scripted_app(json.dumps(setup["script"]).encode(), "script.json", setup["key"])
 

@@ -29,7 +29,7 @@ import yaml
 from tests.e2e.conftest import PERSON
 from tests.e2e.projects import claude_code_modules, python_prefix
 
-from vestibule.boundary.models.scripted import build_scripted_app
+from vestibule.boundary.models.scripted.provider import build_scripted_app
 
 CONFIG = """\
 version: 1

@@ -32,7 +32,7 @@ def upstreams_of(services: Services, record: RunRecord, host: GatewayHost) -> tu
         upstream = upstream_for(providers, record.provider, model, environ=services.environ)
         upstream.key()
         return (upstream,), prices
-    from vestibule.boundary.models.scripted import build_scripted_app
+    from vestibule.boundary.models.scripted.provider import build_scripted_app
 
     script = Path(services.operator.models[record.provider].script).expanduser()
     try:

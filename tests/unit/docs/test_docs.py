@@ -211,7 +211,7 @@ def test_there_are_examples_of_each_kind() -> None:
 
 
 def test_the_script_shown_is_one() -> None:
-    from vestibule.boundary.models.script import load_script
+    from vestibule.boundary.models.scripted.script import load_script
 
     shown = [text for kind, text in fences(DOCS / "reference" / "scripted-provider.md") if kind == "yaml"]
     assert shown

@@ -17,8 +17,8 @@ import uvicorn
 
 from vestibule.boundary.models.gateway import ModelGateway, build_models_app
 from vestibule.boundary.models.providers import Upstream
-from vestibule.boundary.models.script import load_script
-from vestibule.boundary.models.scripted import ScriptedProvider
+from vestibule.boundary.models.scripted.provider import ScriptedProvider
+from vestibule.boundary.models.scripted.script import load_script
 from vestibule.boundary.models.upstream import UpstreamLimits
 from vestibule.core.crossing import Actor, Crossing
 from vestibule.core.model import AgentRef, Budget, Event, Receipt, Scope, Spec, Task

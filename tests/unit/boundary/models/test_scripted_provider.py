@@ -11,8 +11,8 @@ from models_house import MODEL, House
 
 from vestibule.boundary.models.canary import forbidden_call
 from vestibule.boundary.models.providers import resolve_provider, upstream_for
-from vestibule.boundary.models.script import load_script
-from vestibule.boundary.models.scripted import answer_to, events
+from vestibule.boundary.models.scripted.provider import answer_to, events
+from vestibule.boundary.models.scripted.script import load_script
 from vestibule.config.parts import KeySource
 from vestibule.config.providers import Provider
 from vestibule.core.errors import ConfigError, DependencyDown
