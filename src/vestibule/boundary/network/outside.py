@@ -13,7 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from vestibule.boundary.network.addresses import choose
+from vestibule.core.text.addresses import choose
 
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 """The addresses of a name. Raises OSError when there are none."""

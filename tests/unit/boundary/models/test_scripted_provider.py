@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -11,8 +12,10 @@ from models_house import MODEL, House
 
 from vestibule.boundary.models.canary import forbidden_call
 from vestibule.boundary.models.providers import resolve_provider, upstream_for
-from vestibule.boundary.models.scripted.provider import answer_to, events
+from vestibule.boundary.models.scripted.anthropic import AnthropicRenderer
 from vestibule.boundary.models.scripted.script import load_script
+from vestibule.boundary.models.scripted.talk import MARK, Reply, reply_to
+from vestibule.boundary.models.wire.sse import Frames
 from vestibule.config.parts import KeySource
 from vestibule.config.providers import Provider
 from vestibule.core.errors import ConfigError, DependencyDown
@@ -33,9 +36,17 @@ conversations:
 TOOLS = [{"name": "mcp__vestibule__read_file"}, {"name": "mcp__vestibule__write_file"}]
 
 
-def ask(*messages: tuple[str, Any], tools: Any = TOOLS) -> dict[str, Any]:
+RENDERER = AnthropicRenderer()
+
+
+def reply(*messages: tuple[str, Any], tools: Any = TOOLS) -> Reply:
     request = {"model": "m", "messages": [{"role": role, "content": content} for role, content in messages]}
-    return answer_to(load_script(SCRIPT, "s.yaml"), {**request, "tools": tools} if tools is not None else request)
+    request |= {"tools": tools} if tools is not None else {}
+    return reply_to(load_script(SCRIPT, "s.yaml"), RENDERER.talk("/v1/messages", request))
+
+
+def ask(*messages: tuple[str, Any], tools: Any = TOOLS) -> dict[str, Any]:
+    return RENDERER.whole(reply(*messages, tools=tools))
 
 
 def test_turns_are_counted_by_assistant_messages_so_that_repeats_use_up_nothing() -> None:
@@ -56,10 +67,15 @@ def test_condition_looks_at_the_last_result() -> None:
     assert ask(("user", "go"), ("assistant", "x"), ("user", result))["content"][0]["text"] == "I may not."
 
 
+def test_refused_call_within_an_answer_counts_as_a_turn() -> None:
+    said = [{"type": "text", "text": f"{MARK}The call was not carried out."}, {"type": "text", "text": "y"}]
+    assert ask(("user", "go"), ("assistant", said), ("user", "go on"))["content"][0]["text"] == "Done."
+
+
 def test_side_call_without_tools_gets_a_side_answer() -> None:
-    reply = ask(("user", "Write a title"), tools=None)
-    assert reply["stop_reason"] == "end_turn"
-    assert "side" in reply["content"][0]["text"]
+    found = ask(("user", "Write a title"), tools=None)
+    assert found["stop_reason"] == "end_turn"
+    assert "side" in found["content"][0]["text"]
 
 
 def test_another_conversation_has_its_own_turns() -> None:
@@ -87,14 +103,9 @@ def test_estimate_reads_from_the_cache_what_stood_before_the_last_answer() -> No
 
 
 def test_streamed_pieces_join_to_the_same_tool_input() -> None:
-    import json
-
-    reply = ask(("user", "go"))
-    pieces = [
-        e["delta"]["partial_json"]
-        for e in events(reply)
-        if e["type"] == "content_block_delta" and "partial_json" in e["delta"]
-    ]
+    data = b"".join(raw for raw, _ in RENDERER.events(reply(("user", "go"))))
+    found = [json.loads(frame.data) for frame in Frames().feed(data)]
+    pieces = [event["delta"]["partial_json"] for event in found if "partial_json" in event.get("delta", ())]
     assert json.loads("".join(pieces)) == {"path": "a.py", "ratio": 0.5}
 
 

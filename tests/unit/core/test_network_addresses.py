@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestibule.boundary.network.addresses import choose, reaches_outside
+from vestibule.core.text.addresses import choose, reaches_outside
 
 INSIDE = [
     "127.0.0.1",
