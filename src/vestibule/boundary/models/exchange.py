@@ -85,6 +85,7 @@ class Result:
             "usage": self.usage.__dict__.copy(),
             "prices": prices_digest,
             "milliseconds": self.milliseconds,
+            **({"first_byte_ms": self.first_byte_ms} if self.first_byte_ms else {}),
             "scanned": self.scanned,
         }
         if self.charged_hold:
@@ -307,7 +308,10 @@ class Exchange:
             else:
                 result.tokens = tokens
                 result.usage = usage_of(tokens, self._admitted.price)
-                await durable(self._ledger.submit_settle(hold, result.usage, _kinds(tokens)))
+                took = {"milliseconds": int((time.monotonic() - self._begun) * 1000)}
+                if result.first_byte_ms:
+                    took["first_byte_ms"] = result.first_byte_ms
+                await durable(self._ledger.submit_settle(hold, result.usage, {**_kinds(tokens), **took}))
         except DependencyDown as error:
             # Paid already: the answer is passed on, the hold stays held (which refuses more, never less).
             result.settle_error = error

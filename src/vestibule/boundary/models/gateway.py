@@ -349,7 +349,12 @@ class _Request:
                 gateway._task.agent.model,
                 nano_usd=ceiling.cost_nano_usd,
                 tokens=ceiling.budgeted_tokens,
-                details={**gateway._spender, "provider": upstream.provider, "prices": price.table_digest},
+                details={
+                    **gateway._spender,
+                    "provider": upstream.provider,
+                    "provider_model": upstream.model,
+                    "prices": price.table_digest,
+                },
             )
         )
         return Admitted(asked, len(raw), upstream, sent, price, hold, ceiling)
