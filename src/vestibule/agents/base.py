@@ -39,6 +39,8 @@ class Situation(Noun):
     command: tuple[str, ...] = ()
     native: bool = False
     instructions: tuple[Instruction, ...] = ()
+    api: Literal["anthropic", "responses", "chat", "gemini"] = "anthropic"
+    """The wire format in which it speaks to its model: one of `About.apis`, chosen by what the upstreams serve."""
 
 
 class Plan(Noun):

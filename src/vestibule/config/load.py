@@ -83,7 +83,11 @@ def with_shipped_providers(config: OperatorConfig) -> OperatorConfig:
     shipped = {
         "anthropic": Provider(
             api="anthropic", base_url="https://api.anthropic.com", key=KeySource(env="ANTHROPIC_API_KEY")
-        )
+        ),
+        "openai": Provider(api="openai", base_url="https://api.openai.com/v1", key=KeySource(env="OPENAI_API_KEY")),
+        "gemini": Provider(
+            api="gemini", base_url="https://generativelanguage.googleapis.com", key=KeySource(env="GEMINI_API_KEY")
+        ),
     }
     return config.model_copy(update={"models": {**shipped, **config.models}})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -85,3 +86,23 @@ class KeySource(Strict):
         if (self.env is None) == (self.file is None):
             raise ValueError("name exactly one source: env or file")
         return self
+
+
+def _pin(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError(f"{value!r}: write address:port, for example 10.0.0.7:443 or [2001:db8::7]:443") from None
+    if not separator or not port.isdigit() or not 0 < int(port) < 65536 or (address.version == 6) != (host[:1] == "["):
+        raise ValueError(f"{value!r}: write address:port, for example 10.0.0.7:443 or [2001:db8::7]:443")
+    return value
+
+
+Pin = Annotated[str, BeforeValidator(lambda v: _pin(v) if isinstance(v, str) else v)]
+
+
+def local_host(host: str) -> bool:
+    """Whether `name[:port]` of a URL is this machine by its very spelling."""
+    name = re.sub(r":[0-9]{1,5}\Z", "", host)
+    return re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|localhost|\[::1\]", name) is not None

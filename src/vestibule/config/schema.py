@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,9 +17,11 @@ from vestibule.config.parts import (
     KeySource,
     Names,
     NanoUsd,
+    Pin,
     Seconds,
     as_endpoint,
     as_tuple,
+    local_host,
 )
 from vestibule.config.parts import Strict as _Strict
 from vestibule.config.providers import Provider
@@ -510,8 +511,7 @@ def check_upstream_url(url: str) -> None:
     found = re.fullmatch(r"(https?)://([^\s/?#@\\]+)(/[^\s?#\\]*)?", url)
     if found is None or not url.isascii():
         raise ValueError("url is an http(s) URL without user, query or fragment")
-    host = re.sub(r":[0-9]{1,5}\Z", "", found[2])
-    if found[1] == "http" and not re.fullmatch(r"127(?:\.[0-9]{1,3}){3}|localhost|\[::1\]", host):
+    if found[1] == "http" and not local_host(found[2]):
         raise ValueError("a server that is not on this machine is reached by https only")
 
 
@@ -536,19 +536,7 @@ def _registry_place(value: str) -> str:
     return value
 
 
-def _pin(value: str) -> str:
-    host, separator, port = value.rpartition(":")
-    try:
-        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        raise ValueError(f"{value!r}: write address:port, for example 10.0.0.7:443 or [2001:db8::7]:443") from None
-    if not separator or not port.isdigit() or not 0 < int(port) < 65536 or (address.version == 6) != (host[:1] == "["):
-        raise ValueError(f"{value!r}: write address:port, for example 10.0.0.7:443 or [2001:db8::7]:443")
-    return value
-
-
 RegistryPlace = Annotated[str, BeforeValidator(lambda v: _registry_place(v) if isinstance(v, str) else v)]
-Pin = Annotated[str, BeforeValidator(lambda v: _pin(v) if isinstance(v, str) else v)]
 
 
 class OperatorNetwork(_Strict):

@@ -48,6 +48,7 @@ from vestibule.pipeline.idle import IdleWatch, Requests
 from vestibule.pipeline.instructions import as_details, instructions_of, label_of_all, owners_of
 from vestibule.pipeline.live_scope import LiveScope
 from vestibule.pipeline.monitor import HostMonitor, WritesSeen
+from vestibule.pipeline.providers import routes_of
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.run_label import recorded_label, view_details
@@ -231,6 +232,7 @@ class Attempt:
                 command=record.command,
                 native=record.native,
                 instructions=self.instructions,
+                api=routes_of(self.services, record)[0] if record.provider else "anthropic",
             )
         )
 

@@ -237,8 +237,8 @@ def choose_agent(config: RepoConfig, request: RunRequest) -> tuple[str, AgentCon
 def choose_model(
     operator: OperatorConfig, agent: AgentConfig, model: str, environ: Mapping[str, str]
 ) -> tuple[str, str, bool]:
-    """Provider name, model name as the provider knows it, and whether the provider is scripted."""
-    from vestibule.boundary.models.providers import resolve_provider
+    """The first provider's name, the model's (as the provider knows it, or the alias), whether it is scripted."""
+    from vestibule.boundary.models.routing import resolve
     from vestibule.identity.keys import read_key
 
     if not model:
@@ -246,10 +246,12 @@ def choose_model(
             f"The agent with adapter {agent.adapter!r} needs a model.",
             next_step="Name it with --model, or in agents.NAME.model of the repository's configuration.",
         )
-    route = resolve_provider(operator.models, model)
-    if route.provider.key is not None:
-        read_key(route.provider.key, environ)
-    return route.name, route.model, route.provider.api == "scripted"
+    _, routes = resolve(operator.models, operator.model_aliases, model, adapter(agent.adapter).about.apis)
+    for route in routes:
+        if route.provider.key is not None:
+            read_key(route.provider.key, environ)
+    first = routes[0]
+    return first.name, model if model in operator.model_aliases else first.model, first.provider.api == "scripted"
 
 
 def budget_of(role: RoleConfig, operator: OperatorConfig) -> Budget:

@@ -7,8 +7,11 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
+from vestibule.agents.registry import adapter
 from vestibule.boundary.changes.guards import KnownSecret
+from vestibule.boundary.models.formats.base import FormatName
 from vestibule.boundary.models.providers import Upstream, upstream_for
+from vestibule.boundary.models.routing import Route, resolve
 from vestibule.core.errors import ConfigError, DependencyDown
 from vestibule.cost.prices import FreePrices, ModelPrice, PriceBook, Prices
 from vestibule.identity.keys import read_key
@@ -27,14 +30,19 @@ def upstreams_of(services: Services, record: RunRecord, host: GatewayHost) -> tu
     if not record.provider:
         return (), _NoPrices()
     prices = PriceBook(services.home)
-    providers, model = services.operator.models, record.agent.model
+    routes = routes_of(services, record)[1]
     if not record.scripted:
-        upstream = upstream_for(providers, record.provider, model, environ=services.environ)
-        upstream.key()
-        return (upstream,), prices
+        found = tuple(
+            upstream_for(services.operator.models, route.name, route.model, environ=services.environ)
+            for route in routes
+        )
+        for upstream in found:
+            upstream.key()
+        return found, prices
     from vestibule.boundary.models.scripted.provider import build_scripted_app
 
-    script = Path(services.operator.models[record.provider].script).expanduser()
+    (route,) = routes
+    script = Path(route.provider.script).expanduser()
     try:
         data = script.read_bytes()
     except OSError as error:
@@ -44,8 +52,21 @@ def upstreams_of(services: Services, record: RunRecord, host: GatewayHost) -> tu
     listener = loopback_listener()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     host.serve("scripted provider", app, listener)
-    upstream = upstream_for(providers, record.provider, model, scripted=(address, key))
-    return (upstream,), FreePrices(prices, (model,))
+    upstream = upstream_for(services.operator.models, route.name, route.model, scripted=(address, key))
+    return (upstream,), FreePrices(prices, (route.model,))
+
+
+def routes_of(services: Services, record: RunRecord) -> tuple[FormatName, tuple[Route, ...]]:
+    """The wire format of the run's agent, and its upstreams in their order.
+
+    Raises:
+        ConfigError: the configuration does not serve the run's model any more.
+    """
+    operator, model = services.operator, record.agent.model
+    formats = adapter(record.agent.adapter).about.apis
+    # The row names the provider that was chosen when the run began; an alias names its providers itself.
+    name = model if model in operator.model_aliases else f"{record.provider}/{model}"
+    return resolve(operator.models, operator.model_aliases, name, formats)
 
 
 class _NoPrices:
@@ -58,10 +79,11 @@ class _NoPrices:
 def known_secrets(services: Services, record: RunRecord) -> tuple[KnownSecret, ...]:
     """Values that must never leave in a change: the keys of the run's provider and of its upstream servers."""
     found: list[KnownSecret] = []
-    provider = services.operator.models[record.provider] if record.provider and not record.scripted else None
-    if provider is not None and provider.key is not None:
-        key = read_key(provider.key, services.environ)
-        found.append(KnownSecret(f"the key of {record.provider}", key.encode()))
+    routes = routes_of(services, record)[1] if record.provider and not record.scripted else ()
+    for route in routes:
+        if route.provider.key is not None:
+            key = read_key(route.provider.key, services.environ)
+            found.append(KnownSecret(f"the key of {route.name}", key.encode()))
     for use in record.scope.upstreams:
         server = services.operator.upstreams.get(use.server)
         if server is not None and server.key is not None:

@@ -48,7 +48,7 @@ def outgoing(asked: Asked, raw: bytes, upstream: Upstream, headers: Mapping[str,
         "user-agent": _USER_AGENT,
         **upstream.credentials(key),
     }
-    return Outgoing(upstream.provider, upstream.base_url + native.path(asked, upstream.model), data, sent)
+    return Outgoing(upstream.provider, upstream.url(asked, native.path(asked, upstream.model)), data, sent)
 
 
 def written(body: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ Rules it keeps:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,11 +28,14 @@ from vestibule.boundary.models.call_rules import House
 from vestibule.boundary.models.decisions import Decisions
 from vestibule.boundary.models.dispatch import outgoing, written
 from vestibule.boundary.models.exchange import RETRYABLE, Admitted, Exchange, Result
+from vestibule.boundary.models.exchanged_keys import ExchangedKeys
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.formats import FORMATS, by_path
 from vestibule.boundary.models.formats.base import Asked, Format, Route
 from vestibule.boundary.models.hold.base import Answer, Decided, Held
 from vestibule.boundary.models.providers import Upstream
+from vestibule.boundary.models.reach import Reach
+from vestibule.boundary.models.routing import Breaker
 from vestibule.boundary.models.rules import Facts
 from vestibule.boundary.models.upstream import UpstreamClient, UpstreamLimits
 from vestibule.boundary.models.wire import strict_json
@@ -80,7 +84,7 @@ def build_models_app(
         prices=prices,
         task=task,
         house=house or House(None, task.scope),
-        http=UpstreamClient(limits),
+        http=UpstreamClient(limits, reach=Reach(upstreams)),
         parallel=parallel,
         repository=repository,
     )
@@ -109,6 +113,8 @@ class ModelGateway:
         self._prices = prices
         self._task = task
         self._http = http
+        self._keys = ExchangedKeys(http.exchange_key)
+        self._breaker = Breaker(time.monotonic)
         self._slots = asyncio.Semaphore(parallel)
         self._large = asyncio.Semaphore(LARGE_PARALLEL)
         self._largest_ratio = 0
@@ -183,6 +189,19 @@ class ModelGateway:
                 await self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    def _judge_upstream(self, upstream: Upstream | None, result: Result) -> None:
+        """Remember whether it answers: one that fails again and again is asked last for a while."""
+        if upstream is None:
+            return
+        failed = result.error is not None or (result.unsent is not None and result.unsent[0] in RETRYABLE)
+        config = upstream.config
+        if not failed:
+            self._breaker.worked(upstream.provider)
+        elif config is not None:
+            self._breaker.failed(upstream.provider, allowed=config.failures, pause=config.pause_seconds)
+        else:
+            self._breaker.failed(upstream.provider, allowed=5, pause=30)
 
     def _actor(self, form: Format, scope: asgi.Scope) -> Actor | None:
         tokens = form.key(scope)
@@ -293,8 +312,9 @@ class _Request:
     ) -> Result | None:
         """One answer, from the first upstream that gives one. None: refused, and said so."""
         gateway, result = self._gateway, None
-        upstreams: tuple[Upstream | None, ...] = gateway._upstreams or (None,)
-        for upstream in upstreams:
+        order = gateway._breaker.order([item.provider for item in gateway._upstreams])
+        upstreams: list[Upstream | None] = [gateway._upstreams[place] for place in order]
+        for upstream in upstreams or [None]:
             try:
                 admitted = await self._admit(asked, raw, headers, upstream)
             except Refused as error:
@@ -312,6 +332,7 @@ class _Request:
                 await self._show(client, error.refusal)
                 return None
             result = done
+            gateway._judge_upstream(upstream, result)
             if not result.elsewhere or client.started or (result.unsent and result.unsent[0] not in RETRYABLE):
                 break
         return result
@@ -328,7 +349,7 @@ class _Request:
         gateway = self._gateway
         if upstream is None or asked.model not in gateway._names:
             return Facts(model_allowed=False, refusal=rules.model_refusal(asked.model, gateway._task.agent.model))
-        sent = outgoing(asked, raw, upstream, headers, upstream.key())
+        sent = outgoing(asked, raw, upstream, headers, await gateway._keys.secret(upstream))
         price = gateway._prices.find(upstream.model, datetime.now(UTC))
         if price is None:
             return Facts(price_known=False, refusal=rules.price_refusal(asked.model))

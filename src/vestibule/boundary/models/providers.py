@@ -1,20 +1,28 @@
-"""From operator configuration and a model's name to one upstream.
+"""From operator configuration to upstreams: where requests go, with which credentials.
 
 Rules it keeps:
-1. Upstreams come from operator configuration only; a model's name selects among them and can name no host.
+1. Upstreams come from operator configuration only; nothing of a request takes part in their address but the model's
+   name that the operator gave.
 2. A key is read from its source at request time, is never stored here, and a missing one refuses.
 """
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from vestibule.boundary.models.formats.base import FormatName
 from vestibule.config.providers import Provider
 from vestibule.core.errors import ConfigError
 from vestibule.core.labels import Confidentiality
 from vestibule.identity.keys import read_key
+
+if TYPE_CHECKING:
+    from vestibule.boundary.models.formats.base import Asked
+
+WATSONX_VERSION = "2025-02-11"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,65 +35,49 @@ class Upstream:
     model: str
     key: Callable[[], str]
     clearance: Confidentiality = Confidentiality.SECRET
-
-    def credentials(self, key: str) -> dict[str, str]:
-        """The header that carries the key."""
-        return {"x-api-key": key} if key else {}
+    speaks: tuple[FormatName, ...] = ("anthropic",)
+    config: Provider | None = None
+    """Its configuration; None for one that is made in a test or is scripted."""
 
     @property
     def scripted(self) -> bool:
         return self.api == "scripted"
 
+    @property
+    def dialect(self) -> str:
+        """How its format differs from the one it speaks; empty: not at all."""
+        return "watsonx" if self.api == "watsonx" else ""
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A model's name resolved: the provider's name, the provider, and what the provider calls the model."""
+    def credentials(self, key: str) -> dict[str, str]:
+        """The header that carries the key, or the token that it was exchanged for."""
+        if not key:
+            return {}
+        if self.api in ("anthropic", "scripted"):
+            return {"x-api-key": key}
+        if self.api == "azure":
+            return {"api-key": key}
+        if self.api == "gemini":
+            return {"x-goog-api-key": key}
+        return {"authorization": f"Bearer {key}"}
 
-    name: str
-    provider: Provider
-    model: str
-
-
-def resolve_provider(providers: Mapping[str, Provider], model: str, *, api: str = "anthropic") -> Route:
-    """Which provider serves `model` for an agent that speaks `api`.
-
-    `provider/model` names both; else the provider whose `models` patterns match; else the only provider of that API
-    without a `models` list. A scripted provider speaks every API, but serves only what is asked of it by name.
-
-    Raises:
-        ConfigError: exit 2, naming what to configure.
-    """
-    if not model:
-        raise ConfigError(
-            "the agent needs a model, and none is named",
-            next_step="Give --model, or `model:` under the agent in .vestibule/config.yaml.",
-        )
-    prefix, _, rest = model.partition("/")
-    if rest and prefix in providers:
-        if providers[prefix].api not in (api, "scripted"):
-            raise ConfigError(
-                f"the provider {prefix!r} speaks {providers[prefix].api!r}, and the agent needs {api!r}",
-                next_step="Choose another provider or another agent.",
-            )
-        return Route(prefix, providers[prefix], rest)
-    speaking = {name: provider for name, provider in providers.items() if provider.api in (api, "scripted")}
-    found = [
-        name
-        for name, provider in speaking.items()
-        if any(fnmatch.fnmatchcase(model, pattern) for pattern in provider.models)
-    ] or [name for name, provider in speaking.items() if provider.api == api and not provider.models]
-    if not found:
-        raise ConfigError(
-            f"no provider serves the model {model!r} with the API {api!r}",
-            next_step="Define one under `models:` in the operator's configuration (VESTIBULE_CONFIG), "
-            "or add the model to a provider's `models`.",
-        )
-    if len(found) > 1:
-        raise ConfigError(
-            f"several providers could serve the model {model!r}: {', '.join(sorted(found))}",
-            next_step=f"Name one: --model {min(found)}/{model}.",
-        )
-    return Route(found[0], providers[found[0]], model)
+    def url(self, asked: Asked, path: str) -> str:
+        """The address of one request; `path` is what the format's own API has, `/models/…` for Gemini's."""
+        config = self.config
+        if self.api == "azure" and config is not None:
+            if config.api_version:
+                tail = path.partition("?")[0]
+                return (
+                    f"{self.base_url}/openai/deployments/{quote(self.model, safe='')}{tail}"
+                    f"?api-version={config.api_version}"
+                )
+            return f"{self.base_url}/openai/v1{path}"
+        if self.api == "vertex" and config is not None:
+            tail = path[path.index("/models/") :]
+            return f"{self.base_url}/v1/projects/{config.project}/locations/{config.location}/publishers/google{tail}"
+        if self.api == "watsonx" and config is not None:
+            stream = "_stream" if asked.stream else ""
+            return f"{self.base_url}/ml/v1/text/chat{stream}?version={config.api_version or WATSONX_VERSION}"
+        return self.base_url + path
 
 
 def upstream_for(
@@ -113,7 +105,7 @@ def upstream_for(
         if scripted is None:
             raise ConfigError(f"the scripted provider {name!r} is not running")
         url, secret = scripted
-        return Upstream(name, "scripted", url.rstrip("/"), model, lambda: secret, provider.clearance)
+        return Upstream(name, "scripted", url.rstrip("/"), model, lambda: secret, provider.clearance, provider.formats)
     source = provider.key
     return Upstream(
         name,
@@ -122,4 +114,6 @@ def upstream_for(
         model,
         lambda: read_key(source, environ) if source is not None else "",
         provider.clearance,
+        provider.formats,
+        provider,
     )

@@ -9,12 +9,14 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vestibule.boundary.models.dispatch import Outgoing
+from vestibule.boundary.models.reach import Reach
 from vestibule.core.errors import DependencyDown
 
 if TYPE_CHECKING:
@@ -64,8 +66,11 @@ def broken(provider: str, fact: str) -> Broken:
 class UpstreamClient:
     """One pool of connections. Made in the loop that uses it."""
 
-    def __init__(self, limits: UpstreamLimits | None = None, *, connections: int = 128) -> None:
+    def __init__(
+        self, limits: UpstreamLimits | None = None, *, reach: Reach | None = None, connections: int = 128
+    ) -> None:
         self.limits = limits or UpstreamLimits()
+        self._reach = reach or Reach()
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
@@ -74,7 +79,9 @@ class UpstreamClient:
 
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=10),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, keepalive_timeout=10, resolver=self._reach.resolver(), use_dns_cache=False
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
                 auto_decompress=False,
@@ -123,6 +130,35 @@ class UpstreamClient:
                 response.release()
             else:
                 response.close()
+
+    async def exchange_key(self, provider: str, url: str, form: bytes) -> bytes:
+        """The answer to a form that exchanges a key for a token.
+
+        Raises:
+            DependencyDown: `provider_key`.
+        """
+        import aiohttp
+
+        headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+        try:
+            async with (
+                asyncio.timeout(self.limits.connect + 20),
+                self._open().post(url, data=form, headers=headers, allow_redirects=False) as response,
+            ):
+                body = await response.content.read(1 << 20)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            fact = type(error).__name__
+        else:
+            if response.status == 200:
+                return body
+            fact = f"it answered {response.status}"
+        raise DependencyDown(
+            "provider_key",
+            f"The key of the model provider {provider!r} cannot be exchanged for a token.",
+            fact=fact,
+            agent="Wait a little and try again; if it stays so, stop here.",
+            person="Check the provider's key and token_url, and this machine's network.",
+        )
 
     async def read(self, provider: str, response: aiohttp.ClientResponse) -> bytes:
         """The whole body, bounded.

@@ -11,13 +11,10 @@ import pytest
 from models_house import MODEL, House
 
 from vestibule.boundary.models.canary import forbidden_call
-from vestibule.boundary.models.providers import resolve_provider, upstream_for
 from vestibule.boundary.models.scripted.anthropic import AnthropicRenderer
 from vestibule.boundary.models.scripted.script import load_script
 from vestibule.boundary.models.scripted.talk import MARK, Reply, reply_to
 from vestibule.boundary.models.wire.sse import Frames
-from vestibule.config.parts import KeySource
-from vestibule.config.providers import Provider
 from vestibule.core.errors import ConfigError, DependencyDown
 
 SCRIPT = b"""
@@ -175,50 +172,3 @@ def test_forbidden_call_is_not_satisfied_by_a_log_that_is_down(house: House) -> 
     url = house.open(house.scripted("version: 1\nturns: [{text: a}]\n"))
     house.audit.broken = DependencyDown("audit", "full")
     assert forbidden_call(_connect(url), house.token) is None
-
-
-# --- providers ------------------------------------------------------------------------------------------
-
-ANTHROPIC = Provider(api="anthropic", base_url="https://models.example.com", key=KeySource(env="MODEL_KEY"))
-LISTED = Provider(api="anthropic", base_url="https://other.example.com/", models=("acme-*",))
-SCRIPTED = Provider(api="scripted", script="s.yaml", models=("demo",))
-
-
-def test_model_names_choose_a_provider() -> None:
-    table = {"anthropic": ANTHROPIC, "acme": LISTED, "demo": SCRIPTED}
-    assert resolve_provider(table, "claude-sonnet-5").name == "anthropic"
-    assert resolve_provider(table, "acme-1").name == "acme"
-    assert resolve_provider(table, "demo").name == "demo"
-    found = resolve_provider(table, "demo/claude-sonnet-5")
-    assert (found.name, found.model) == ("demo", "claude-sonnet-5")
-
-
-@pytest.mark.parametrize(
-    ("table", "model", "what"),
-    [
-        ({}, "claude", "no provider serves"),
-        ({"a": SCRIPTED}, "claude", "no provider serves"),
-        ({"a": ANTHROPIC, "b": ANTHROPIC}, "claude", "several providers"),
-        ({"a": LISTED, "b": LISTED}, "acme-1", "several providers"),
-        ({"a": ANTHROPIC}, "", "needs a model"),
-    ],
-)
-def test_what_cannot_be_resolved_names_what_to_configure(table: dict[str, Provider], model: str, what: str) -> None:
-    with pytest.raises(ConfigError, match=what) as caught:
-        resolve_provider(table, model)
-    assert caught.value.next_step
-
-
-def test_upstream_address_is_the_operators_and_its_key_is_read_late() -> None:
-    environ: dict[str, str] = {}
-    upstream = upstream_for({"acme": ANTHROPIC}, "acme", "m", environ=environ)
-    assert upstream.base_url == "https://models.example.com"
-    with pytest.raises(DependencyDown) as caught:
-        upstream.key()
-    assert caught.value.name == "provider_key"
-    environ["MODEL_KEY"] = "k"
-    assert upstream.key() == "k"
-    with pytest.raises(ConfigError):
-        upstream_for({}, "acme", "m")
-    with pytest.raises(ConfigError):
-        upstream_for({"demo": SCRIPTED}, "demo", "m")
