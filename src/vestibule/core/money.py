@@ -33,3 +33,11 @@ def format_usd(nano: int) -> str:
     whole, rest = divmod(abs(nano), NANO)
     decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
     return f"{sign}${whole}.{decimals}"
+
+
+def plain_usd(nano: int) -> str:
+    """`0.0123`: the exact decimal without a currency sign, for machines. `0` for nothing."""
+    sign = "-" if nano < 0 else ""
+    whole, rest = divmod(abs(nano), NANO)
+    decimals = f"{rest:09d}".rstrip("0")
+    return f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"

@@ -20,8 +20,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from vestibule.core.errors import DependencyDown
 from vestibule.store import tables
 
-SCHEMA_VERSION = 2
-"""1: the first. 2: the table `questions`."""
+SCHEMA_VERSION = 3
+"""1: the first. 2: the table `questions`. 3: an index of holds by time."""
 BUSY_SECONDS = 10
 
 
@@ -31,6 +31,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = make_engine(url)
+        self._snapshots: Engine | None = None
         with self._explained():
             self._migrate()
 
@@ -55,8 +56,23 @@ class Database:
         with self._explained(), self.engine.connect() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """For long reads: the state of one moment, and nobody who writes waits for it."""
+        if self._snapshots is None:
+            self._snapshots = make_engine(self.url, immediate=False)
+        with self._explained(), self._snapshots.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN DEFERRED")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+            connection.rollback()
+
     def close(self) -> None:
         self.engine.dispose()
+        if self._snapshots is not None:
+            self._snapshots.dispose()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -87,8 +103,10 @@ class Database:
                     person="Upgrade vestibule, or point VESTIBULE_HOME at another folder.",
                 )
             if found < SCHEMA_VERSION:
-                # So far every version only added tables: what is missing is made, what is there stays as it is.
+                # So far every version only added tables and indexes: what is missing is made, what is there stays.
                 tables.metadata.create_all(connection)
+                for index in (index for table in tables.metadata.sorted_tables for index in table.indexes):
+                    index.create(connection, checkfirst=True)
                 connection.execute(update(tables.schema_version).values(version=SCHEMA_VERSION))
 
 

@@ -74,7 +74,7 @@ holds = Table(
     Column("run", String(32), nullable=False, index=True),
     Column("day", String(16), nullable=False),
     Column("state", String(16), nullable=False),
-    Column("time", String(32), nullable=False),
+    Column("time", String(32), nullable=False, index=True),
     Column("model", String(128), nullable=False),
     Column("nano_usd", BigInteger, nullable=False),
     Column("tokens", BigInteger, nullable=False),

@@ -15,7 +15,7 @@ from vestibule.core.clock import now, parse_rfc3339, rfc3339
 from vestibule.core.ids import RUN_ID, new_run_id
 from vestibule.core.labels import Confidentiality, Integrity, Label
 from vestibule.core.model import Usage, WallsReport
-from vestibule.core.money import NANO, format_usd, parse_usd
+from vestibule.core.money import NANO, format_usd, parse_usd, plain_usd
 from vestibule.core.verdict import Ruling, Verdict, strictest, strictest_ruling
 
 JSON = st.recursive(
@@ -54,6 +54,7 @@ def test_canonical_json_takes_no_lone_surrogates() -> None:
 def test_money_survives_text_to_the_last_nano(nano: int) -> None:
     assert parse_usd(str(Decimal(nano) / NANO) if nano < 10**15 else f"{nano // NANO}.{nano % NANO:09d}") == nano
     assert parse_usd(format_usd(nano).removeprefix("$")) == nano
+    assert parse_usd(plain_usd(nano)) == nano
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "0.0000000001", "1e30", "1,5", "$1"])
