@@ -20,10 +20,11 @@ from vestibule.cli.base import base_of, rights_of, top
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from vestibule.boundary.changes.guards import GuardContext, KnownSecret
+    from vestibule.boundary.changes.guards import GuardContext
     from vestibule.config.schema import OperatorConfig
     from vestibule.core.ids import Sha
     from vestibule.core.model import Finding
+    from vestibule.core.text.secrets import KnownSecret
     from vestibule.core.verdict import Ruling
     from vestibule.git import Git
 
@@ -153,7 +154,7 @@ def known_secrets(operator: OperatorConfig) -> Iterator[KnownSecret]:
     """Values of this process's provider keys: they must not stand in a change, in no form."""
     import os
 
-    from vestibule.boundary.changes.guards import KnownSecret
+    from vestibule.core.text.secrets import KnownSecret
 
     for name, provider in operator.models.items():
         source = provider.key

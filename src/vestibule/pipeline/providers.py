@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from vestibule.agents.registry import adapter
-from vestibule.boundary.changes.guards import KnownSecret
 from vestibule.boundary.models.formats.base import FormatName
 from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.boundary.models.routing import Route, resolve
 from vestibule.core.errors import ConfigError, DependencyDown
+from vestibule.core.text.secrets import KnownSecret
 from vestibule.cost.prices import FreePrices, ModelPrice, PriceBook, Prices
 from vestibule.identity.keys import read_key
 from vestibule.pipeline.hosting import GatewayHost, loopback_listener

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vestibule.boundary.changes.changeset import ChangeSet, make_change, read_changeset
-from vestibule.boundary.changes.guards import GuardContext, KnownSecret
+from vestibule.boundary.changes.guards import GuardContext
 from vestibule.boundary.changes.rules import examine, fingerprinted, ruling
 from vestibule.core.base import Noun
 from vestibule.core.canonical import digest
@@ -21,6 +21,7 @@ from vestibule.core.errors import DependencyDown
 from vestibule.core.ids import Sha
 from vestibule.core.model import Finding, Receipt, Scope
 from vestibule.core.refusal import Refusal, refusal
+from vestibule.core.text.secrets import KnownSecret
 from vestibule.core.verdict import Ruling, Verdict, strictest
 from vestibule.git import Git
 

@@ -1,8 +1,7 @@
 """Formats of credentials, as data: what issuers publish about the shape of their tokens.
 
 Each format has a keyword that must stand in the text before its expression is tried, and how many bits of entropy
-per character its variable part shows at least, so that placeholders pass. `public` prefixes are the same in
-everybody's tokens and are left out when a known value is looked for.
+per character its variable part shows at least, so that placeholders pass.
 """
 
 from __future__ import annotations
@@ -119,11 +118,6 @@ ASSIGNED = re.compile(
 _PLACEHOLDER = re.compile(
     rb"(?i)example|placeholder|changeme|change[_-]me|replace|redacted|dummy|sample|your[_-]?|insert|<[^>]*>|\.\.\.|"
     rb"xxxx|(?:0123456789|1234567890|abcdefghij|deadbeef)|(.)\1{7,}"
-)
-PUBLIC_PREFIX = re.compile(
-    rb"(?:gh[pousr]_|github_pat_|gl[a-z]{2,5}-|xox[abeprs]-|xapp-|[sr]k_(?:live|test|prod)_|whsec_|AIza|GOCSPX-|ya29\.|npm_|"
-    rb"pypi-AgEIcHlwaS5vcmc|sk-ant-(?:[a-z0-9]{2,8}-)?|sk-(?:proj-|svcacct-|admin-|or-v1-)?|hf_|SG\.|dop_v1_|dapi|hv[sbr]\.|"
-    rb"AKIA|ASIA|eyJ[A-Za-z0-9_-]+\.|Bearer |Basic )"
 )
 
 

@@ -12,9 +12,9 @@ from changes_helpers import added, findings, judge, rules_of, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vestibule.boundary.changes.guards import GuardContext, KnownSecret
-from vestibule.boundary.changes.guards.secrets import part_of
-from vestibule.boundary.changes.layers import layers
+from vestibule.boundary.changes.guards import GuardContext
+from vestibule.core.text.layers import layers
+from vestibule.core.text.secrets import KnownSecret, part_of
 
 
 def jwt(claims: dict[str, object], seed: int = 1) -> str:

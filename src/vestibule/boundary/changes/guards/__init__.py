@@ -17,7 +17,7 @@ from vestibule.boundary.changes.guards import (
     submodules,
     unicode,
 )
-from vestibule.boundary.changes.guards.base import Guard, GuardContext, KnownSecret
+from vestibule.boundary.changes.guards.base import Guard, GuardContext
 
 GUARDS: tuple[tuple[str, Guard], ...] = (
     ("paths", paths.examine),
@@ -35,4 +35,4 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("review", review.examine),
 )
 
-__all__ = ["GUARDS", "Guard", "GuardContext", "KnownSecret"]
+__all__ = ["GUARDS", "Guard", "GuardContext"]

@@ -12,23 +12,13 @@ from vestibule.core.model import Finding, Place, Scope, Severity
 from vestibule.core.text.globs import first_match
 from vestibule.core.text.paths import fold
 from vestibule.core.text.sanitize import one_line
+from vestibule.core.text.secrets import KnownSecret
 from vestibule.core.verdict import Ruling
 
 MAX_FINDINGS_PER_FILE = 20
 """Of one rule; the last one says how many more there are."""
 
 _SEVERITY: dict[Ruling, Severity] = {Ruling.ALLOW: "note", Ruling.HOLD: "warning", Ruling.DENY: "error"}
-
-
-@dataclass(frozen=True, slots=True)
-class KnownSecret:
-    """A value that must not leave. `name` is what a finding calls it; the value is never shown."""
-
-    name: str
-    value: bytes
-
-    def __repr__(self) -> str:
-        return f"KnownSecret({self.name!r})"
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,21 @@ import re
 from collections.abc import Iterable, Iterator
 
 from vestibule.boundary.changes.changeset import Change, ChangeSet
-from vestibule.boundary.changes.guards.base import GuardContext, KnownSecret, capped, found
-from vestibule.boundary.changes.layers import LOOSE, SPLIT, Layer, compact, layers
+from vestibule.boundary.changes.guards.base import GuardContext, capped, found
 from vestibule.boundary.changes.secret_formats import (
     ASSIGNED,
     FORMATS,
     PRIVATE_KEY,
     PRIVATE_KEY_HEADER,
-    PUBLIC_PREFIX,
     Format,
     bits_per_character,
     is_placeholder,
 )
 from vestibule.core.model import Finding
 from vestibule.core.text.globs import first_match
+from vestibule.core.text.layers import LOOSE, SPLIT, Layer, compact, layers
 from vestibule.core.text.paths import fold
+from vestibule.core.text.secrets import KnownSecret, part_of, secret_core
 from vestibule.core.verdict import Ruling
 
 FIXTURES = ("**/test{,s}/**", "**/testdata/**", "**/fixtures/**", "**/__fixtures__/**", "**/spec/**", "**/testing/**")
@@ -41,7 +41,6 @@ _TEST_WORDS = re.compile(
 _SAMPLE_CLAIMS = ({"sub": "1234567890", "name": "John Doe"},)
 """Payloads of well-known sample tokens (jwt.io); a token with these claims names nobody."""
 
-WINDOW, GRAM = 12, 6
 _FIX = "Remove it, revoke it if it was ever real, and read it from the environment or a secret store."
 
 
@@ -199,54 +198,6 @@ def reveals(text: bytes, secrets: Iterable[KnownSecret]) -> bool:
         return True
     cores = (secret_core(secret.value) for secret in secrets)
     return any(len(core) >= 8 and part_of(core, text) is not None for core in cores)
-
-
-def secret_core(value: bytes) -> bytes:
-    """The value without what everybody's token of its kind begins with."""
-    match = PUBLIC_PREFIX.match(value)
-    return value[match.end() :] if match else value
-
-
-def part_of(core: bytes, data: bytes) -> int | None:
-    """Where `data` holds `core` or a telling part of it, else None.
-
-    Telling: the whole; 12 characters in a row with at least 6 different ones; or pieces of 6 that cover half of it
-    (values of 16 characters and more).
-    """
-    whole = data.find(core)
-    if whole >= 0 or len(core) < WINDOW:
-        return whole if whole >= 0 else None
-    # Every window of 12 holds one whole gram of 6 that starts at a multiple of 6.
-    for start in range(0, len(core) - GRAM + 1, GRAM):
-        gram = core[start : start + GRAM]
-        at = data.find(gram)
-        while at >= 0:
-            low, high = start, start + GRAM
-            left, right = at, at + GRAM
-            while low > 0 and left > 0 and core[low - 1] == data[left - 1]:
-                low, left = low - 1, left - 1
-            while high < len(core) and right < len(data) and core[high] == data[right]:
-                high, right = high + 1, right + 1
-            if high - low >= WINDOW and len(set(core[low:high])) >= 6:
-                return left
-            at = data.find(gram, at + 1)
-    return _pieces(core, data)
-
-
-def _pieces(core: bytes, data: bytes) -> int | None:
-    if len(core) < 16:
-        return None
-    covered = bytearray(len(core))
-    first: int | None = None
-    for start in range(len(core) - GRAM + 1):
-        gram = core[start : start + GRAM]
-        if len(set(gram)) < 4:
-            continue
-        at = data.find(gram)
-        if at >= 0:
-            covered[start : start + GRAM] = b"\x01" * GRAM
-            first = at if first is None else min(first, at)
-    return first if sum(covered) * 2 >= len(core) else None
 
 
 def _line(change: Change, text: bytes, offset: int) -> int | None:

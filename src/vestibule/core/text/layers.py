@@ -1,7 +1,8 @@
 """The layers of a text under which a secret can hide: decoded, reversed, joined. Pure and bounded.
 
 Rules it keeps:
-1. A decoder works on every run that could be its encoding, at every alignment, twice at most (base64 of hex …).
+1. A decoder works on every run that could be its encoding, at every alignment, twice at most (base64 of hex …). What
+   was compressed before it was encoded is unpacked.
 2. Work is linear in the text: layers are capped in number and size; what passes the cap is still searched as it stands.
 """
 
@@ -10,18 +11,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import urllib.parse
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_DECODED = 8 << 20
 """Bytes of decoded runs per text and layer."""
+MAX_PACKED = 32
+"""Compressed runs that are unpacked, per text and layer."""
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}={0,2}")
 _WRAPPED = re.compile(rb"(?<=[A-Za-z0-9+/_-]{40})[ \t]*(?:\\n)?[\"']?\s*\r?\n[ \t]*[\"']?(?=[A-Za-z0-9+/_=-])")
 _HEX = re.compile(rb"(?:(?:\\x|0x|%|\\u00)?[0-9A-Fa-f]{2}[ ,:;-]{0,2}){8,}")
 _HEX_MARKS = re.compile(rb"\\x|0x|\\u00|[^0-9A-Fa-f]")
 _ESCAPED = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\u00([0-9A-Fa-f]{2})|&#x([0-9A-Fa-f]{2});|\\([0-7]{3})")
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PACKED = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
+"""How gzip (RFC 1952) and zlib (RFC 1950) begin."""
 _DECIMAL = re.compile(rb"(?:(?<![0-9])[0-9]{2,3}[ ,;]{1,3}){8,}[0-9]{2,3}")
 _NO_TOKEN = re.compile(rb"[^A-Za-z0-9_]+")
 _SEAM = re.compile(rb"['\"`]\s*\\?\s*(?:\.\.|[+.,&|]{0,2})\s*\\?\s*(?:[bfru]{1,2})?['\"`]")
@@ -51,6 +57,8 @@ def layers(text: bytes) -> Iterator[Layer]:
     yield Layer(LOOSE, _NOT_JOINED.sub(b"", text))
     for first in _decoded(text):
         yield first
+        if packed := _unpacked(first.data):
+            yield Layer(f"compressed in {first.name}", packed)
         if len(first.data) >= 8:
             for second in _decoded(first.data):
                 yield Layer(f"{first.name} in {second.name}", second.data)
@@ -67,7 +75,7 @@ def compact(text: bytes) -> bytes:
 
 def _decoded(text: bytes) -> Iterator[Layer]:
     if b"%" in text:
-        plain = urllib.parse.unquote_to_bytes(text)
+        plain = _PERCENT.sub(_unescape_percent, text)
         if plain != text:
             yield Layer("percent-encoding", plain)
     if b"\\" in text or b"&#x" in text:
@@ -81,6 +89,10 @@ def _decoded(text: bytes) -> Iterator[Layer]:
     ):
         if data:
             yield Layer(name, data)
+
+
+def _unescape_percent(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match.group(1), 16)])
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
@@ -121,6 +133,23 @@ def _hex(text: bytes) -> bytes:
             if total > MAX_DECODED:
                 return b"\n".join(out)
             out.append(data)
+    return b"\n".join(out)
+
+
+def _unpacked(data: bytes) -> bytes:
+    """What unpacks of everything that could be compressed, bounded in number and size (a bomb's beginning)."""
+    out: list[bytes] = []
+    room = MAX_DECODED
+    for count, match in enumerate(_PACKED.finditer(data)):
+        if count >= MAX_PACKED or room <= 0:
+            break
+        try:
+            # 32: either header. A part that is whole is given even when the rest is not.
+            found = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data[match.start() :], min(room, 1 << 20))
+        except zlib.error:
+            continue
+        room -= len(found)
+        out.append(found)
     return b"\n".join(out)
 
 
