@@ -15,6 +15,8 @@ from typing import Any
 
 import uvicorn
 
+from vestibule.boundary.models.formats import by_name
+from vestibule.boundary.models.formats.base import FormatName
 from vestibule.boundary.models.gateway import ModelGateway, build_models_app
 from vestibule.boundary.models.providers import Upstream
 from vestibule.boundary.models.scripted.provider import ScriptedProvider
@@ -31,6 +33,7 @@ from vestibule.store.database import Database
 
 MODEL = "claude-sonnet-5"
 RUN = "r00000000000000"
+_APIS = {"anthropic": "anthropic", "responses": "openai", "chat": "openai", "gemini": "gemini"}
 
 
 class MemoryAudit:
@@ -64,6 +67,8 @@ class FactsDecider:
         self.asked: list[PolicyInput] = []
         self.broken: BaseException | None = None
         self.deny = ""
+        self.denied_tools: set[str] = set()
+        """Spellings of tools whose calls are denied."""
 
     def decide(self, request: PolicyInput) -> Verdict:
         self.asked.append(request)
@@ -71,7 +76,7 @@ class FactsDecider:
             raise self.broken
         facts = request.facts
         if request.action == "model.tool_call":
-            good = facts["call_ok"]
+            good = facts["call_ok"] and request.resource["spelling"] not in self.denied_tools
         else:
             good = facts["fields_ok"] and facts["model_allowed"] and facts["price_known"] and facts["budget_ok"]
         if good and not self.deny:
@@ -162,15 +167,25 @@ class House:
         self.loops.append(loop)
         return port
 
-    def open(self, upstream: Any, *, model: str | None = None) -> str:
-        """Serve `upstream` (an ASGI app or an address) and the gateway before it; the gateway's address."""
+    def open(self, upstream: Any, *, model: str | None = None, form: FormatName = "anthropic") -> str:
+        """Serve `upstream` (an ASGI app or an address) and the gateway before it; the gateway's address.
+
+        `form` is the wire format that the upstream speaks, and the one whose address is given.
+        """
         address = upstream if isinstance(upstream, str) else f"http://127.0.0.1:{self.start(upstream)}"
         self.ledger.open(RUN, self.budget)
         self.gateway = build_models_app(
             crossing=Crossing(decider=self.decider, audit=self.audit),
             authenticate=self.authenticate,
             upstreams=(
-                Upstream("test", "anthropic", address, model or self.model, self.key or (lambda: self.provider_key)),
+                Upstream(
+                    "test",
+                    _APIS[form],
+                    address,
+                    model or self.model,
+                    self.key or (lambda: self.provider_key),
+                    speaks=(form,),
+                ),
             ),
             house=self.house,
             ledger=self.ledger,
@@ -179,7 +194,7 @@ class House:
             limits=self.limits,
             parallel=self.parallel,
         )
-        return f"http://127.0.0.1:{self.start(self.gateway)}/anthropic"
+        return f"http://127.0.0.1:{self.start(self.gateway)}{by_name(form).prefix}"
 
     def drain(self) -> None:
         """Wait until every exchange is settled and recorded."""

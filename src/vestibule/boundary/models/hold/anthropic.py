@@ -415,8 +415,8 @@ class AnthropicWhole:
         self._shown = [*self._earlier, *content]
         if self._denied and not allowed and self._message.get("stop_reason") == "tool_use":
             self.blocked = True
-            return Step()
-        return Step(self._body if untouched else self._written(None), (), said(self._shown))
+            return Step(text=said(content))
+        return Step(self._body if untouched else self._written(None), (), said(content))
 
     def end(self) -> Step:
         return Step()
