@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from vestibule.boundary.models.hold.anthropic import AnthropicStream, AnthropicWhole
 from vestibule.boundary.models.hold.base import Told
 from vestibule.boundary.models.wire.anthropic import error_event, is_error, read_usage
-from vestibule.boundary.models.wire.sse import Frames, WireError, word
+from vestibule.boundary.models.wire.sse import (
+    MAX_VALUES,
+    Frames,
+    WireError,
+    loads,
+    loads_marked,
+    loads_once,
+    word,
+    written,
+)
 from vestibule.cost.prices import Tokens
 
 
@@ -109,6 +118,42 @@ def test_a_frame_without_end_is_bounded() -> None:
 def test_events_that_are_no_objects_are_errors(data: bytes) -> None:
     with pytest.raises(WireError):
         feed([data])
+
+
+def test_a_byte_order_mark_hides_no_event() -> None:
+    # A client takes it away and reads an event, where a reader that leaves it finds a line of an unknown field.
+    for data in (b"\xef\xbb\xbf" + event(OPEN), b"\xef\xbb\xbfdata: {}\n\n"):
+        for cut in range(len(data)):
+            with pytest.raises(WireError):
+                feed([data[:cut], data[cut:]])
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"a": "\xff"}', '{"a": 1}'.encode("utf-16"), b"\xef\xbb\xbf{}", b'{"a": 1} {}', b"nope", b"[1]"]
+)
+def test_json_of_providers_is_utf8_and_one_object(data: bytes) -> None:
+    for read in (loads, loads_once, loads_marked):
+        with pytest.raises(WireError):
+            read(data)
+
+
+def test_an_event_with_more_values_than_memory_is_for_is_an_error() -> None:
+    for read in (loads, loads_once, loads_marked):
+        with pytest.raises(WireError, match="too many"):
+            read(b'{"a": [' + b"[]," * MAX_VALUES + b"[]]}")
+
+
+def test_a_key_that_stands_twice_is_no_answer_or_marked() -> None:
+    for data in (b'{"a": 1, "a": 2}', b'{"b": [{"a": 1, "\\u0061": 2}]}'):
+        assert loads(data)
+        with pytest.raises(WireError, match="twice"):
+            loads_once(data)
+    assert loads_once(b'{"a": {"a": 1}}') == {"a": {"a": 1}}
+
+
+def test_half_a_surrogate_pair_is_written_as_it_came() -> None:
+    (frame,) = Frames().feed(written({"a": "\ud83d"}))
+    assert frame.data == b'{"a":"\\ud83d"}'
 
 
 def test_cache_kinds_are_told_apart() -> None:

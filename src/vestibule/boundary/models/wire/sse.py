@@ -3,6 +3,8 @@
 Rules it keeps:
 1. A frame is bounded; more is an error, never unbounded memory.
 2. A frame's bytes are kept as they came: what is not judged otherwise is passed on unchanged.
+3. What two readers could read in two ways is an error: bytes that are not UTF-8, a byte order mark (which a reader
+   takes away from the first line, so that a line nobody looked at becomes an event), with `loads_once` a key twice.
 
 Source: WHATWG HTML, "Server-sent events" (line ends, fields).
 """
@@ -14,6 +16,8 @@ import re
 from typing import Any, NamedTuple
 
 MAX_FRAME = 16 * 1024 * 1024
+MAX_VALUES = 1_000_000
+"""Values in one event or answer: each costs some 60 to 100 bytes of memory, whatever it took on the wire."""
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _WORD = re.compile(r"[A-Za-z][A-Za-z_]{0,39}\Z")
 
@@ -77,6 +81,8 @@ class Frames:
 
 
 def _frame(raw: bytes) -> Frame:
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise WireError("an event of the provider's answer begins with a byte order mark")
     # The usual shape of one data line needs no cutting into lines.
     event = ""
     data: list[bytes] = []
@@ -91,7 +97,15 @@ def _frame(raw: bytes) -> Frame:
 def written(value: dict[str, Any], event: str = "") -> bytes:
     """A frame of our own. `event` is its name, for formats that name their events."""
     head = f"event: {event}\n".encode() if event else b""
-    return head + b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+    return head + b"data: " + dumped(value) + b"\n\n"
+
+
+def dumped(value: dict[str, Any]) -> bytes:
+    """JSON of our own writing. A half of a surrogate pair, which UTF-8 cannot say, stays the escape that it came as."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
 def loads(data: bytes) -> dict[str, Any]:
@@ -100,8 +114,25 @@ def loads(data: bytes) -> dict[str, Any]:
     Raises:
         WireError: it is none.
     """
+    return _loaded(_PLAIN, data)
+
+
+def loads_once(data: bytes) -> dict[str, Any]:
+    """As `loads`; an object that holds a key twice is an error too.
+
+    Raises:
+        WireError: it is no JSON object, or not one that every reader reads alike.
+    """
+    return _loaded(_ONCE, data)
+
+
+def _loaded(decoder: json.JSONDecoder, data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_VALUES and data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise WireError("an event of the provider's answer holds too many values")
     try:
-        value = json.loads(data)
+        value = decoder.decode(data.decode("utf-8"))
+    except WireError:
+        raise
     except (ValueError, RecursionError):
         raise WireError("an event of the provider's answer is no JSON") from None
     if not isinstance(value, dict):
@@ -131,18 +162,24 @@ def loads_marked(data: bytes) -> dict[str, Any]:
     Raises:
         WireError: it is no JSON object.
     """
-    try:
-        value = json.loads(data, object_pairs_hook=_marking)
-    except (ValueError, RecursionError):
-        raise WireError("the provider's answer is no JSON") from None
-    if not isinstance(value, dict):
-        raise WireError("the provider's answer is no JSON object")
-    return value
+    return _loaded(_MARKED, data)
 
 
 def _marking(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     return found if len(found) == len(pairs) else Twice(found)
+
+
+def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise WireError("a key stands twice in an event of the provider's answer")
+    return found
+
+
+_PLAIN = json.JSONDecoder()
+_ONCE = json.JSONDecoder(object_pairs_hook=_only_once)
+_MARKED = json.JSONDecoder(object_pairs_hook=_marking)
 
 
 def has_twice(value: Any) -> bool:
