@@ -89,7 +89,7 @@ class Services:
     def ledger(self) -> Ledger:
         from vestibule.cost.ledger import Ledger
 
-        return Ledger(self.db, day_nano_usd=self.operator.budget.usd_per_day)
+        return Ledger(self.db, self.operator.budget)
 
     @cached_property
     def person(self) -> Person:
@@ -268,7 +268,9 @@ class Services:
         self.note(record, action, record.id, verdict=Ruling.DENY, reasons=(refused.rule,), details=refused.as_json())
 
     def close(self) -> None:
-        """Flush the log. Everything else is durable already."""
+        """Flush the ledger and the log. Everything else is durable already."""
+        if "ledger" in self.__dict__:
+            self.ledger.close()
         if "audit" in self.__dict__:
             self.audit.close()
         if "db" in self.__dict__:

@@ -18,10 +18,12 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from vestibule.core.errors import DependencyDown
-from vestibule.store import tables
+from vestibule.store import migrate, tables
 
-SCHEMA_VERSION = 3
-"""1: the first. 2: the table `questions`. 3: an index of holds by time."""
+SCHEMA_VERSION = 5
+"""1: the first. 2: the table `questions`. 3: an index of holds by time.
+4: the tables `spend_slots` and `agent_pauses`.
+5: ceilings of many kinds; whose spend a hold is and what it used, in columns."""
 BUSY_SECONDS = 10
 
 
@@ -53,7 +55,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._explained(), self.engine.connect() as connection:
+        """A snapshot. It locks nobody out, however long it is read."""
+        with self._explained(), self.engine.connect().execution_options(vestibule_reads=True) as connection:
             yield connection
 
     @contextmanager
@@ -103,7 +106,9 @@ class Database:
                     person="Upgrade vestibule, or point VESTIBULE_HOME at another folder.",
                 )
             if found < SCHEMA_VERSION:
-                # So far every version only added tables and indexes: what is missing is made, what is there stays.
+                if found < 5:
+                    migrate.to_5(connection)
+                # What is missing is made, what is there stays.
                 tables.metadata.create_all(connection)
                 for index in (index for table in tables.metadata.sorted_tables for index in table.indexes):
                     index.create(connection, checkfirst=True)
@@ -113,6 +118,10 @@ class Database:
 def make_engine(url: str, *, synchronous: str = "FULL", immediate: bool = True) -> Engine:
     """A SQLAlchemy engine with our settings. `immediate=False` for code that begins its own transactions."""
     if not url.startswith("sqlite"):
+        # Without a driver's name SQLAlchemy means one that is not installed here.
+        for scheme in ("postgresql://", "postgres://"):
+            if url.startswith(scheme):
+                url = "postgresql+psycopg://" + url.removeprefix(scheme)
         return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
 
@@ -131,7 +140,8 @@ def make_engine(url: str, *, synchronous: str = "FULL", immediate: bool = True) 
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
-            connection.execute(text("BEGIN IMMEDIATE"))
+            reads = connection.get_execution_options().get("vestibule_reads")
+            connection.execute(text("BEGIN" if reads else "BEGIN IMMEDIATE"))
 
     return engine
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -212,7 +213,8 @@ class Books(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(Database("sqlite://"))
+        self.folder = tempfile.TemporaryDirectory()
+        self.ledger = Ledger(Database(url(Path(self.folder.name))))
         self.ledger.open("r1", Budget(nano_usd=1000))
         self.held = 0
         self.spent = 0
@@ -256,7 +258,9 @@ class Books(RuleBasedStateMachine):
         assert self.ledger.usage("r1").cost_nano_usd == self.spent
 
     def teardown(self) -> None:
+        self.ledger.close()
         self.ledger._db.close()
+        self.folder.cleanup()
 
 
 Books.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)

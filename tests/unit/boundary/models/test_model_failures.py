@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 import anthropic
@@ -152,10 +153,12 @@ def test_local_failures_ask_the_program_not_to_retry(house: House) -> None:
 def test_settling_that_fails_keeps_the_hold_and_the_paid_answer(house: House) -> None:
     url = house.open(house.scripted(HELLO))
 
-    def locked(*_: Any) -> None:
-        raise DependencyDown("database", "locked")
+    def locked(*_: Any) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_exception(DependencyDown("database", "locked"))
+        return future
 
-    house.ledger.settle = locked  # type: ignore[method-assign]
+    house.ledger.submit_settle = locked  # type: ignore[method-assign]
     assert create(house, url).content[0].text == "Hello"
     assert holds(house) == ["held"]
     found = outcome(house)
