@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from vestibule.boundary.models.formats.anthropic import Anthropic
 from vestibule.boundary.models.formats.base import Format
+from vestibule.boundary.models.formats.gemini import Gemini
+from vestibule.boundary.models.formats.chat import Chat
 
-FORMATS: tuple[Format, ...] = (Anthropic(),)
+FORMATS: tuple[Format, ...] = (Anthropic(), Chat())
 
 
 def by_name(name: str) -> Format:

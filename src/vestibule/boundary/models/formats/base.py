@@ -62,6 +62,8 @@ class Asked:
     fixed_tokens: int = 0
     hour_cache: bool = False
     query: str = ""
+    shows_usage: bool = True
+    """Whether the program asked for the usage of a stream (`chat`; elsewhere it is part of the answer)."""
 
 
 class Format(Protocol):

@@ -17,10 +17,11 @@ import json
 
 from vestibule.boundary.models import asgi
 from vestibule.boundary.models.scripted.anthropic import AnthropicRenderer
+from vestibule.boundary.models.scripted.chat import ChatRenderer
 from vestibule.boundary.models.scripted.script import Script, load_script
 from vestibule.boundary.models.scripted.talk import Renderer, Reply, reply_to
 
-RENDERERS: tuple[Renderer, ...] = (AnthropicRenderer(),)
+RENDERERS: tuple[Renderer, ...] = (AnthropicRenderer(), ChatRenderer())
 
 
 class ScriptedProvider:
