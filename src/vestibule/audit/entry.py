@@ -10,14 +10,16 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from vestibule.core.base import Noun
-from vestibule.core.canonical import canonical_json, digest_bytes
+from vestibule.core.canonical import digest_bytes
 from vestibule.core.clock import parse_rfc3339, rfc3339
 from vestibule.core.labels import Confidentiality, Integrity
 from vestibule.core.model import Event
@@ -119,16 +121,16 @@ def prepare(event: Event) -> Prepared:
     """
     _check_phase(event)
     try:
-        fields = _fields(event)
-        prepared = _assemble(event, fields)
+        details, resource = _json(event.details) if event.details else "{}", event.resource
+        prepared = _assemble(event, details, resource, "{}")
         if _size(prepared) > MAX_ENTRY:
-            fields, oversize = dict(fields), {}
-            for name, replacement in (("details", {}), ("resource", fields["resource"][:_SHOWN] + "…")):
-                if fields[name] != replacement and _size(prepared) > MAX_ENTRY:
-                    stored = canonical_json(fields[name])
-                    oversize[name] = {"digest": digest_bytes(stored), "size": len(stored)}
-                    fields |= {name: replacement, "oversize": oversize}
-                    prepared = _assemble(event, fields)
+            oversize = {}
+            if event.details:
+                oversize["details"] = _replaced(details.encode())
+                prepared = _assemble(event, "{}", resource, _json(oversize))
+            if _size(prepared) > MAX_ENTRY:
+                oversize["resource"] = _replaced(_string(resource).encode())
+                prepared = _assemble(event, "{}", resource[:_SHOWN] + "…", _json(oversize))
     except (TypeError, ValueError, RecursionError) as error:
         raise Unrecordable(str(error)) from None
     if _size(prepared) > MAX_ENTRY:
@@ -217,52 +219,73 @@ def _check_phase(event: Event) -> None:
         raise Unrecordable("an outcome names its intent and has a result")
 
 
-def _fields(event: Event) -> dict[str, Any]:
-    """The fields that sort before `seq`. Only `details` can hold what JSON cannot carry."""
+def _assemble(event: Event, details: str, resource: str, oversize: str) -> Prepared:
+    """The bytes, field by field in the order of their names: most texts are the same from entry to entry."""
     labels = event.labels
-    return {
-        "action": event.action,
-        "actor": event.actor,
-        "attempt": event.attempt,
-        "details": _clean(event.details, 0) if event.details else {},
-        "input_digest": event.input_digest,
-        "intent": event.intent,
-        "labels": {"confidentiality": labels.confidentiality.value, "integrity": labels.integrity.value},
-        "oversize": {},
-        "phase": event.phase,
-        "policy_digest": event.policy_digest,
-        "reasons": event.reasons,
-        "resource": event.resource,
-        "result": event.result,
-        "run": event.run,
-    }
-
-
-def _assemble(event: Event, fields: dict[str, Any]) -> Prepared:
-    verdict = event.verdict.value if event.verdict else None
+    before = (
+        f'{{"action":{_string(event.action)},"actor":{_string(event.actor)},"attempt":{event.attempt},'
+        f'"details":{details},"input_digest":{_string(event.input_digest)},'
+        f'"intent":{"null" if event.intent is None else event.intent},'
+        f'"labels":{{"confidentiality":"{labels.confidentiality.value}","integrity":"{labels.integrity.value}"}},'
+        f'"oversize":{oversize},"phase":"{event.phase}","policy_digest":{_string(event.policy_digest)},'
+        f'"reasons":{_json(event.reasons) if event.reasons else "[]"},"resource":{_string(resource)},'
+        f'"result":"{event.result}","run":{_string(event.run)},"seq":'
+    )
+    verdict = f'"{event.verdict.value}"' if event.verdict else "null"
     return Prepared(
         event=event,
         run=event.run,
         action=event.action,
-        before_seq=_bytes(fields)[:-1] + b',"seq":',
-        before_time=b',"subject":%b,"time":"' % _bytes(event.subject),
-        after_time=b'","v":%d,"verdict":%b}' % (VERSION, _bytes(verdict)),
+        before_seq=before.encode(),
+        before_time=f',"subject":"{event.subject}","time":"'.encode(),
+        after_time=f'","v":{VERSION},"verdict":{verdict}}}'.encode(),
     )
 
 
-def _bytes(value: Any) -> bytes:
-    return _ENCODER.encode(value).encode("utf-8")
+_CACHED: Final = 200
+
+
+def _replaced(stored: bytes) -> dict[str, Any]:
+    return {"digest": digest_bytes(stored), "size": len(stored)}
 
 
 def _size(prepared: Prepared) -> int:
     return len(prepared.before_seq) + len(prepared.before_time) + len(prepared.after_time) + _ROOM
 
 
+def _json(value: Any) -> str:
+    """The canonical text of `value`; nothing in it that JSON cannot carry exactly."""
+    if not _ready(value, 0):
+        return _ENCODER.encode(_clean(value, 0))
+    text = _ENCODER.encode(value)
+    return text if text.isascii() or not _SURROGATE.search(text) else _ENCODER.encode(_clean(value, 0))
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def _ready(value: Any, depth: int) -> bool:
+    """Whether the encoder writes it as it stands; surrogates apart. Nearly everything is."""
+    if depth > MAX_DEPTH:
+        return False
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind is int:
+            if not -(1 << 63) <= item < 1 << 63:
+                return False
+        elif kind is dict or kind is list or kind is tuple:
+            if not _ready(item, depth + 1):
+                return False
+        elif kind is not str and kind is not bool and item is not None:
+            return False
+    return type(value) is not dict or all(type(key) is str for key in value)
+
+
 def _clean(value: Any, depth: int) -> Any:
     """`value` with nothing in it that JSON cannot carry exactly."""
     kind = type(value)
     if kind is str:
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return _plain(value)
     if kind is int:
         if not -(1 << 63) <= value < 1 << 63:
             raise ValueError("an integer has more than 64 bits")
@@ -280,3 +303,17 @@ def _clean(value: Any, depth: int) -> Any:
     if isinstance(value, str):  # enumerations
         return _clean(str.__str__(value), depth)
     raise TypeError(f"a value of type {kind.__name__} has no canonical form")
+
+
+def _string(value: str) -> str:
+    return _cached(value) if len(value) <= _CACHED else _ENCODER.encode(_plain(value))
+
+
+def _plain(value: str) -> str:
+    """Lone surrogates become text."""
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached(value: str) -> str:
+    return _ENCODER.encode(_plain(value))

@@ -86,13 +86,33 @@ class Crossing:
         except TypeError:  # a value that only the noun can write as JSON
             return verdict, digest(request.model_dump(mode="json"))
 
+    def prepared(
+        self, actor: Actor, action: str, resource: dict[str, Any], facts: dict[str, Any], label: Label
+    ) -> tuple[PolicyInput, str]:
+        """The input of a decision and its digest, to be decided as often as the very same is asked (`ask`)."""
+        document: dict[str, Any] = {
+            "action": action,
+            "subject": {"id": actor.id, "kind": actor.kind},
+            "resource": resource,
+            "task": self.task,
+            "labels": {"integrity": label.integrity.value, "confidentiality": label.confidentiality.value},
+            "facts": facts,
+        }
+        return PolicyInput(**document), digest(document)
+
+    def ask(self, request: PolicyInput) -> Verdict:
+        """Policy's verdict on a prepared input; whatever goes wrong inside is a deny that can be recorded."""
+        try:
+            return self.decider.decide(request)
+        except Exception as error:  # noqa: BLE001 - a policy that raises has not allowed anything
+            return _policy_down(error)
+
     def safely(self, actor: Actor, action: str, resource: dict[str, Any], facts: dict[str, Any]) -> tuple[Verdict, str]:
         """`judge`, with whatever goes wrong inside turned into a deny that can be recorded."""
         try:
             return self.judge(actor, action, resource, facts)
         except Exception as error:  # noqa: BLE001 - a policy that raises has not allowed anything
-            down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__)
-            return Verdict(ruling=Ruling.DENY, reasons=(down.refusal.rule,), refusals=(down.refusal,)), ""
+            return _policy_down(error), ""
 
     def intent(
         self,
@@ -259,6 +279,11 @@ class Crossing:
             raise
         except Exception as error:
             raise _audit_down(error) from error
+
+
+def _policy_down(error: Exception) -> Verdict:
+    down = DependencyDown("policy", "The policy could not be asked.", fact=type(error).__name__)
+    return Verdict(ruling=Ruling.DENY, reasons=(down.refusal.rule,), refusals=(down.refusal,))
 
 
 def first_refusal(verdict: Verdict, action: str, resource: str) -> Refusal:

@@ -39,6 +39,7 @@ class KeepingDecider:
         self._decider = decider
         self._path = folder / FILE
         self._seen: set[int] = set()
+        self._latest: PolicyInput | None = None
         self._lock = threading.Lock()
 
     @property
@@ -53,10 +54,13 @@ class KeepingDecider:
         return self._decider.decide(request)
 
     def _keep(self, request: PolicyInput) -> None:
+        if request is self._latest:
+            return  # the very input as last time: nouns do not change
         # The hash of equal inputs is equal; should it be that of another one too, one input is not kept, and replay
         # says so.
         seen = hash(self._key(request))
         if seen in self._seen or len(self._seen) >= MAX_SEEN:
+            self._latest = request
             return
         line = canonical_json(request.model_dump(mode="json"))
         with self._lock:

@@ -24,8 +24,14 @@ from vestibule.core.crossing import Actor, Crossing, durable, first_refusal
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.labels import Confidentiality
 from vestibule.core.model import Event, Receipt
+from vestibule.core.ports import PolicyInput
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling, Verdict, strictest
+
+
+GOOD = Facts()
+"""Nothing of ours speaks against the request."""
+MAX_INPUTS = 64
 
 
 class Decisions:
@@ -38,6 +44,7 @@ class Decisions:
         self._names = frozenset(names)
         self._house = house
         self._on_failure = on_failure
+        self._inputs: dict[tuple[Any, ...], tuple[PolicyInput, str]] = {}
 
     def outcome(self, intent: Event, receipt: Receipt, *, ok: bool, details: dict[str, Any]) -> None:
         """Write the outcome; not waited for."""
@@ -55,16 +62,37 @@ class Decisions:
         Raises:
             DependencyDown: `audit`.
         """
-        resource = self._resource(asked, upstream)
-        clearance = upstream.clearance if upstream else Confidentiality.SECRET
-        # A request holds only what was read before it.
-        flow = {"label_cleared": self._crossing.labels.current.flows_to(clearance)}
-        verdict, input_digest = self._crossing.safely(actor, "model.request", resource, {**facts.as_input(), **flow})
-        verdict = rules.joined(verdict, facts)
+        if facts is GOOD and asked is not None and upstream is not None:
+            verdict, input_digest = self._usual(actor, asked, upstream)
+            name = f"{upstream.provider}/{upstream.model}"
+        else:
+            resource = self._resource(asked, upstream)
+            clearance = upstream.clearance if upstream else Confidentiality.SECRET
+            flow = {"label_cleared": self._crossing.labels.current.flows_to(clearance)}
+            verdict, input_digest = self._crossing.safely(actor, "model.request", resource, facts.as_input() | flow)
+            verdict, name = rules.joined(verdict, facts), resource["id"]
         intent = self._crossing.intent(
-            actor, "model.request", resource["id"], verdict, input_digest=input_digest, details=details
+            actor, "model.request", name, verdict, input_digest=input_digest, details=details
         )
         return verdict, intent, await self._written(intent)
+
+    def _usual(self, actor: Actor, asked: Asked, upstream: Upstream) -> tuple[Verdict, str]:
+        """The verdict on a request that nothing of ours speaks against: few different inputs, each made once."""
+        label = self._crossing.labels.current
+        key = (actor.id, asked.format, asked.stream, upstream.provider, upstream.model, label.integrity)
+        found = self._inputs.get((*key, label.confidentiality))
+        if found is None:
+            # A request holds only what was read before it.
+            facts = GOOD.as_input() | {"label_cleared": label.flows_to(upstream.clearance)}
+            resource = self._resource(asked, upstream)
+            try:
+                found = self._crossing.prepared(actor, "model.request", resource, facts, label)
+            except Exception:  # noqa: BLE001 - an input that cannot be written is decided, and denied, like any other
+                return self._crossing.safely(actor, "model.request", resource, facts)
+            if len(self._inputs) >= MAX_INPUTS:
+                self._inputs.clear()
+            self._inputs[*key, label.confidentiality] = found
+        return self._crossing.ask(found[0]), found[1]
 
     async def judge_calls(self, actor: Actor, asked: Asked, calls: Sequence[Held]) -> list[Decided]:
         """Decide each call and write its event, all durable when it returns: only then may one of them be released.

@@ -25,7 +25,7 @@ from typing import Any
 
 from vestibule.boundary.models import asgi, rules
 from vestibule.boundary.models.call_rules import House
-from vestibule.boundary.models.decisions import Decisions
+from vestibule.boundary.models.decisions import GOOD, Decisions
 from vestibule.boundary.models.dispatch import outgoing, written
 from vestibule.boundary.models.exchange import RETRYABLE, Admitted, Exchange, Result
 from vestibule.boundary.models.exchanged_keys import ExchangedKeys
@@ -356,7 +356,7 @@ class _Request:
         tokens = rules.input_tokens(asked, len(raw), rules.next_ratio(gateway._largest_ratio))
         if asked.operation == "count":
             tokens = 0  # counting is free
-        ceiling = Usage.model_construct(
+        ceiling = Usage(
             requests=1,
             input_tokens=tokens,
             output_tokens=asked.most_output,
@@ -399,7 +399,7 @@ class _Request:
             "operation": asked.operation,
         }
         try:
-            verdict, intent, receipt = await decisions.record(self._actor, Facts(), asked, admitted.upstream, details)
+            verdict, intent, receipt = await decisions.record(self._actor, GOOD, asked, admitted.upstream, details)
             if not verdict.allowed:
                 raise Refused(first_refusal(verdict, "model.request", intent.resource))
         except BaseException:

@@ -41,7 +41,7 @@ def parse(data: bytes) -> Any:
     except UnicodeDecodeError:
         raise BadJson("the body is not UTF-8") from None
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise BadJson("the body is nested too deeply") from None
     except BadJson:
@@ -82,6 +82,9 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         raise BadJson("a number is out of range")
     return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
 
 
 def _check_depth(value: Any) -> None:
