@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestibule.boundary.models.hold.anthropic import AnthropicStream, AnthropicWhole
+from vestibule.boundary.models.hold.anthropic import AnthropicStream
+from vestibule.boundary.models.hold.anthropic_whole import AnthropicWhole
 from vestibule.boundary.models.hold.base import Told
 from vestibule.boundary.models.wire.anthropic import error_event, is_error, read_usage
 from vestibule.boundary.models.wire.sse import (

@@ -11,7 +11,8 @@ from vestibule.boundary.models.fields.anthropic import check_betas, check_fields
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.formats.base import Asked, FormatName, Offered, Route
 from vestibule.boundary.models.formats.credentials import bearer
-from vestibule.boundary.models.hold.anthropic import AnthropicStream, AnthropicWhole
+from vestibule.boundary.models.hold.anthropic import AnthropicStream
+from vestibule.boundary.models.hold.anthropic_whole import AnthropicCount, AnthropicWhole
 from vestibule.boundary.models.wire import anthropic as wire
 from vestibule.core.refusal import Refusal
 
@@ -94,6 +95,8 @@ class Anthropic:
         return AnthropicStream(hold_text=hold_text, provider_tools=any(tool.provider for tool in asked.tools))
 
     def whole(self, asked: Asked, *, hold_text: bool = False) -> Answer:
+        if asked.operation == "count":
+            return AnthropicCount()
         return AnthropicWhole(hold_text=hold_text, provider_tools=any(tool.provider for tool in asked.tools))
 
     def models(self, names: tuple[str, ...]) -> bytes:
