@@ -87,7 +87,9 @@ class Block:
             problem = "shape"
         elif not problem and given and has_twice(given):
             problem = "json"
-        return held_call(self._start, parts if parts or not isinstance(given, dict) else _json(given), problem)
+        found = held_call(self._start, parts if parts or not isinstance(given, dict) else _json(given), problem)
+        self.problem = found.problem
+        return found
 
     @property
     def size(self) -> int:

@@ -3,8 +3,8 @@
 Rules it keeps:
 1. A frame is bounded; more is an error, never unbounded memory.
 2. A frame's bytes are kept as they came: what is not judged otherwise is passed on unchanged.
-3. What two readers could read in two ways is an error: bytes that are not UTF-8, a byte order mark (which a reader
-   takes away from the first line, so that a line nobody looked at becomes an event), with `loads_once` a key twice.
+3. What two readers could read in two ways is an error: bytes that are not UTF-8, a line of no known field (before which
+   may stand a byte order mark, which some take away: then it is an event), with `loads_once` a key twice.
 
 Source: WHATWG HTML, "Server-sent events" (line ends, fields).
 """
@@ -81,8 +81,6 @@ class Frames:
 
 
 def _frame(raw: bytes) -> Frame:
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise WireError("an event of the provider's answer begins with a byte order mark")
     # The usual shape of one data line needs no cutting into lines.
     event = ""
     data: list[bytes] = []
@@ -91,6 +89,8 @@ def _frame(raw: bytes) -> Frame:
             data.append(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line.startswith(b"event:"):
             event = line[6:].strip().decode("ascii", "replace")
+        elif line and not line.startswith((b":", b"id:", b"retry:")):
+            raise WireError("an event of the provider's answer holds a line of no known field")
     return Frame(raw, event, data[0] if len(data) == 1 else b"\n".join(data))
 
 
@@ -180,6 +180,9 @@ def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _PLAIN = json.JSONDecoder()
 _ONCE = json.JSONDecoder(object_pairs_hook=_only_once)
 _MARKED = json.JSONDecoder(object_pairs_hook=_marking)
+
+
+_MARKING = json.JSONDecoder(object_pairs_hook=_marking)
 
 
 def has_twice(value: Any) -> bool:
