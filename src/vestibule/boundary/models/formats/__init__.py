@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from vestibule.boundary.models.formats.anthropic import Anthropic
 from vestibule.boundary.models.formats.base import Format
-from vestibule.boundary.models.formats.gemini import Gemini
 from vestibule.boundary.models.formats.chat import Chat
+from vestibule.boundary.models.formats.responses import Responses
+from vestibule.boundary.models.formats.gemini import Gemini
 
-FORMATS: tuple[Format, ...] = (Anthropic(), Chat())
+FORMATS: tuple[Format, ...] = (Anthropic(), Responses(), Chat(), Gemini())
 
 
 def by_name(name: str) -> Format:

@@ -18,10 +18,12 @@ import json
 from vestibule.boundary.models import asgi
 from vestibule.boundary.models.scripted.anthropic import AnthropicRenderer
 from vestibule.boundary.models.scripted.chat import ChatRenderer
+from vestibule.boundary.models.scripted.gemini import GeminiRenderer
+from vestibule.boundary.models.scripted.responses import ResponsesRenderer
 from vestibule.boundary.models.scripted.script import Script, load_script
 from vestibule.boundary.models.scripted.talk import Renderer, Reply, reply_to
 
-RENDERERS: tuple[Renderer, ...] = (AnthropicRenderer(), ChatRenderer())
+RENDERERS: tuple[Renderer, ...] = (AnthropicRenderer(), ChatRenderer(), GeminiRenderer())
 
 
 class ScriptedProvider:
@@ -38,7 +40,11 @@ class ScriptedProvider:
             return
         if scope["type"] != "http":
             return
-        shown = asgi.header(scope, b"x-api-key") or asgi.header(scope, b"authorization").removeprefix(b"Bearer ")
+        shown = (
+            asgi.header(scope, b"x-api-key")
+            or asgi.header(scope, b"x-goog-api-key")
+            or asgi.header(scope, b"authorization").removeprefix(b"Bearer ")
+        )
         if not hmac.compare_digest(shown, self._key):
             await asgi.answer(send, 401, RENDERERS[0].error(401, "wrong key"))
             return
