@@ -8,6 +8,7 @@ Rules it keeps:
 4. A stream that breaks ends with the API's error event at a frame's border, never in the middle of one.
 5. The outcome event follows every dispatched request, whatever happened, and says what of the answer was scanned.
 6. No byte of a tool call leaves before its decision is durable.
+7. What a guard stopped goes no further; it is read on for its usage, and ends with the API's error.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vestibule.boundary.models.asgi import Client
 from vestibule.boundary.models.dispatch import Outgoing
@@ -26,13 +27,13 @@ from vestibule.boundary.models.providers import Upstream
 from vestibule.boundary.models.upstream import NotReached, UpstreamClient, broken
 from vestibule.boundary.models.wire.sse import WireError
 from vestibule.core.crossing import durable
-from vestibule.core.errors import DependencyDown
+from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.model import Usage
 from vestibule.core.ports import ModelLedger
 from vestibule.cost.prices import ModelPrice, Tokens
 
 if TYPE_CHECKING:
-    import aiohttp
+    from vestibule.boundary.models.http1 import Answer as HttpAnswer
 
 _PASSED_HEADERS = (
     "request-id",
@@ -46,6 +47,14 @@ BEAT_SECONDS = 8.0
 """A stream is never silent for longer: programs take a silent one for dead after 10 to 20 seconds."""
 RETRYABLE = frozenset((408, 409, 429, 500, 502, 503, 504, 529))
 Judge = Callable[[Sequence[Held]], Awaitable[list[Decided]]]
+_MUCH = 32 * 1024
+"""Characters of text that are not looked at on the event loop."""
+
+
+class Watch(Protocol):
+    """Looks at an answer on its way: what may be sent now of what came. Raises `Refused`: nothing more may be."""
+
+    def see(self, out: bytes, text: str, *, last: bool = False) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -58,7 +67,9 @@ class Result:
     charged_hold: bool = False
     bytes_out: int = 0
     stop_reason: str = ""
-    error: DependencyDown | None = None
+    error: Refused | None = None
+    cut: bool = False
+    """A guard stopped it: no other upstream is asked."""
     error_shown: bool = False
     """The provider's own error event went through."""
     unsent: tuple[int, list[tuple[bytes, bytes]], bytes] | None = None
@@ -76,6 +87,8 @@ class Result:
     @property
     def elsewhere(self) -> bool:
         """Whether another upstream may be asked instead: nothing of an answer came."""
+        if self.cut:
+            return False
         return self.unsent is not None or (self.error is not None and not self.bytes_out and not self.error_shown)
 
     def details(self, prices_digest: str) -> dict[str, Any]:
@@ -128,6 +141,7 @@ class Exchange:
         form: Format,
         answer: Answer,
         judge: Judge,
+        watch: Watch | None = None,
     ) -> None:
         self._client = client
         self._http = http
@@ -136,6 +150,8 @@ class Exchange:
         self._format = form
         self._answer = answer
         self._judge = judge
+        self._watch = watch
+        self._cut: Refused | None = None
         self._provider = admitted.upstream.provider
         self._settled = False
         self._left_at = 0.0
@@ -169,6 +185,9 @@ class Exchange:
         except DependencyDown as error:
             result.error = error
             await self._book(None)
+        if self._cut is not None:
+            # A guard's word stands before the provider's: nothing of its answer, or of its error, is passed on.
+            result.error, result.cut, result.error_shown = self._cut, True, False
         result.client_left = self._client.left()
         result.milliseconds = int((time.monotonic() - self._begun) * 1000)
         scanned = self._answer.scanned
@@ -181,7 +200,7 @@ class Exchange:
         }
         return result
 
-    async def _refused(self, response: aiohttp.ClientResponse, kind: str) -> None:
+    async def _refused(self, response: HttpAnswer, kind: str) -> None:
         """The provider answered with an error: it says that it did nothing. Anything else may have been billed."""
         body = await self._http.read(self._provider, response)
         says_so = kind == "application/json" and self._format.is_error(body)
@@ -192,7 +211,7 @@ class Exchange:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         self.result.unsent = (response.status, [*headers, *_passed(response)], body)
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> None:
+    async def _whole(self, response: HttpAnswer) -> None:
         body = await self._http.read(self._provider, response)
         try:
             out = bytearray()
@@ -204,7 +223,7 @@ class Exchange:
             await self._pass(self._answer.end(), out)
         except WireError as error:
             raise broken(self._provider, str(error)) from None
-        if self._answer.blocked:
+        if self._answer.blocked or self._cut is not None:
             return
         self.result.bytes_out += len(out)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(out)).encode())]
@@ -212,7 +231,7 @@ class Exchange:
             await self._client.start(200, [*headers, *_passed(response)])
         await self._client.body(bytes(out), more=False)
 
-    async def _stream(self, response: aiohttp.ClientResponse) -> None:
+    async def _stream(self, response: HttpAnswer) -> None:
         loop = asyncio.get_running_loop()
         beat = loop.call_later(BEAT_SECONDS, self._beat, loop)
         self._beating = beat
@@ -250,14 +269,29 @@ class Exchange:
             if told.stopped and not self._settled:
                 self._note()
                 await self._book(self.result.tokens)
-            if step.out:
+            out = await self._seen(step, last=(told.stopped or told.failed) and not step.held)
+            if out:
                 if whole is not None:
-                    whole += step.out
+                    whole += out
                 else:
-                    await self._send(step.out)
+                    await self._send(out)
             if not step.held:
                 return
-            step = self._answer.decide(await self._judge(step.held))
+            # Of an answer that was cut the rest is read for its usage only.
+            decided = await self._judge(step.held) if self._cut is None else [Decided(False)] * len(step.held)
+            step = self._answer.decide(decided)
+
+    async def _seen(self, step: Step, *, last: bool) -> bytes:
+        """What the watch lets pass of a step."""
+        if self._watch is None or self._cut is not None:
+            return step.out if self._cut is None else b""
+        try:
+            if len(step.text) > _MUCH:
+                return await asyncio.to_thread(self._watch.see, step.out, step.text, last=last)
+            return self._watch.see(step.out, step.text, last=last)
+        except Refused as error:
+            self._cut = error
+            return b""
 
     async def _send(self, data: bytes) -> None:
         if not self.result.bytes_out:
@@ -335,7 +369,7 @@ def _kinds(tokens: Tokens) -> dict[str, Any]:
     return {"cache_write_1h_tokens": tokens.cache_write_1h} if tokens.cache_write_1h else {}
 
 
-def _passed(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+def _passed(response: HttpAnswer) -> list[tuple[bytes, bytes]]:
     headers = response.headers
     return [(name.encode(), headers[name].encode("latin-1", "replace")) for name in _PASSED_HEADERS if name in headers]
 

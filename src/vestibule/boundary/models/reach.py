@@ -10,18 +10,13 @@ Rules it keeps:
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vestibule.boundary.models.providers import Upstream
 from vestibule.config.parts import local_host
 from vestibule.core.text.addresses import choose
-
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractResolver
 
 
 class Reach:
@@ -49,28 +44,3 @@ class Reach:
         if not allowed:
             raise OSError(f"{host} leads to no address that a provider may have")
         return [(address, port) for address in allowed]
-
-    def resolver(self) -> AbstractResolver:
-        """The same for the HTTP client."""
-        from aiohttp.abc import AbstractResolver
-
-        reach = self
-
-        class Resolver(AbstractResolver):
-            async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[Any]:  # noqa: ARG002
-                return [
-                    {
-                        "hostname": host,
-                        "host": address,
-                        "port": number,
-                        "family": socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET,
-                        "proto": 0,
-                        "flags": socket.AI_NUMERICHOST,
-                    }
-                    for address, number in await reach.look_up(host, port)
-                ]
-
-            async def close(self) -> None:
-                return
-
-        return Resolver()

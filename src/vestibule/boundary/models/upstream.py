@@ -13,14 +13,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vestibule.boundary.models.dispatch import Outgoing
+from vestibule.boundary.models.http1 import Answer, BrokenAnswer, NoConnection, Pool
 from vestibule.boundary.models.reach import Reach
 from vestibule.core.errors import DependencyDown
 
-if TYPE_CHECKING:
-    import aiohttp
+MAX_TOKEN_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,64 +71,47 @@ class UpstreamClient:
         self.limits = limits or UpstreamLimits()
         self._reach = reach or Reach()
         self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
 
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None or self._session.closed:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections, keepalive_timeout=10, resolver=self._reach.resolver(), use_dns_cache=False
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=None, sock_connect=self.limits.connect, sock_read=self.limits.idle
-                ),
-                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+    def _open(self) -> Pool:
+        if self._pool is None:
+            self._pool = Pool(
+                self._reach.look_up,
+                connect=self.limits.connect,
+                idle=self.limits.idle,
+                connections=self._connections,
             )
-        return self._session
+        return self._pool
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._pool is not None:
+            await self._pool.close()
 
     @asynccontextmanager
-    async def post(self, outgoing: Outgoing) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(self, outgoing: Outgoing) -> AsyncIterator[Answer]:
         """The provider's answer, its body unread.
 
         Raises:
             NotReached: nothing was sent.
             Broken: it was reached, and there is no answer to use.
         """
-        import aiohttp
-        from yarl import URL
-
         provider = outgoing.provider
+        exchange = None
         try:
-            response = await self._open().post(
-                URL(outgoing.url, encoded=True), data=outgoing.body, headers=outgoing.headers, allow_redirects=False
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise not_reached(provider, type(error).__name__) from None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise broken(provider, type(error).__name__) from None
-        whole = False
+            exchange = self._open().post(outgoing.url, outgoing.headers, outgoing.body)
+            answer = await exchange.__aenter__()
+        except NoConnection as error:
+            raise not_reached(provider, str(error)) from None
+        except (OSError, ValueError) as error:
+            raise broken(provider, str(error) or type(error).__name__) from None
         try:
-            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            if answer.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
                 raise broken(provider, "it answered compressed, though asked not to")
-            if 300 <= response.status < 400:
-                raise broken(provider, f"it answered with a redirect ({response.status})")
-            yield response
-            whole = response.content.at_eof()
+            if 300 <= answer.status < 400:
+                raise broken(provider, f"it answered with a redirect ({answer.status})")
+            yield answer
         finally:
-            # An answer that was not read to its end must not be the next request's.
-            if whole:
-                response.release()
-            else:
-                response.close()
+            await exchange.__aexit__()
 
     async def exchange_key(self, provider: str, url: str, form: bytes) -> bytes:
         """The answer to a form that exchanges a key for a token.
@@ -137,21 +119,23 @@ class UpstreamClient:
         Raises:
             DependencyDown: `provider_key`.
         """
-        import aiohttp
-
         headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+        body = bytearray()
         try:
             async with (
                 asyncio.timeout(self.limits.connect + 20),
-                self._open().post(url, data=form, headers=headers, allow_redirects=False) as response,
+                self._open().post(url, headers, form) as answer,
             ):
-                body = await response.content.read(1 << 20)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            fact = type(error).__name__
+                async for chunk in answer.chunks():
+                    body += chunk
+                    if len(body) > MAX_TOKEN_BYTES:
+                        raise BrokenAnswer("its answer is too large")
+        except OSError as error:  # TimeoutError is one
+            fact = str(error) or type(error).__name__
         else:
-            if response.status == 200:
-                return body
-            fact = f"it answered {response.status}"
+            if answer.status == 200:
+                return bytes(body)
+            fact = f"it answered {answer.status}"
         raise DependencyDown(
             "provider_key",
             f"The key of the model provider {provider!r} cannot be exchanged for a token.",
@@ -160,33 +144,34 @@ class UpstreamClient:
             person="Check the provider's key and token_url, and this machine's network.",
         )
 
-    async def read(self, provider: str, response: aiohttp.ClientResponse) -> bytes:
+    async def read(self, provider: str, answer: Answer) -> bytes:
         """The whole body, bounded.
 
         Raises:
             Broken: cut short, silent too long, or too large.
         """
+        declared = answer.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self.limits.body_bytes:
+            raise broken(provider, "its answer is too large")
         found = bytearray()
-        async for chunk in self.chunks(provider, response):
+        async for chunk in self.chunks(provider, answer):
             found += chunk
             if len(found) > self.limits.body_bytes:
                 raise broken(provider, "its answer is too large")
         return bytes(found)
 
-    async def chunks(self, provider: str, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def chunks(self, provider: str, answer: Answer) -> AsyncIterator[bytes]:
         """The body as it comes.
 
         Raises:
             Broken: cut short, silent too long, or more than a stream may be.
         """
-        import aiohttp
-
         total = 0
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in answer.chunks():
                 total += len(chunk)
                 if total > self.limits.stream_bytes:
                     raise broken(provider, "its answer is too large")
                 yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise broken(provider, type(error).__name__) from None
+        except (BrokenAnswer, ValueError) as error:
+            raise broken(provider, str(error)) from None
