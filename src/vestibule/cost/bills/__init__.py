@@ -1,0 +1,1 @@
+"""Providers' own usage reports, each read strictly into the same lines."""
