@@ -339,13 +339,7 @@ class Pool:
         raise NoConnection(why)
 
     def _done(self, place: tuple[str, str, int], connection: _Connection) -> None:
-        if (
-            connection.complete
-            and connection.keep
-            and not connection.extra
-            and not connection.body
-            and not connection.lost
-        ):
+        if connection.reusable():
             connection.idle_since = time.monotonic()
             self._kept.setdefault(place, []).append(connection)
         else:
