@@ -2,7 +2,8 @@
 
 Rules it keeps:
 1. A hold is one UPDATE over every row that applies, whose condition asks of each of them that the request fits: all of
-   them take it, or none does and nothing was written.
+   them take it, or none does and nothing was written. Holds that came together and meet the same rows are asked for in
+   one such UPDATE, each by itself when their sum does not fit.
 2. One transaction at a time writes, over all processes: SQLite's IMMEDIATE lock, an advisory lock on PostgreSQL.
    So what a statement reads is what it changes.
 3. What a hold was taken from is written beside it, and is what its end gives back to.
@@ -11,15 +12,15 @@ Rules it keeps:
 from __future__ import annotations
 
 import json
-import sqlite3
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from vestibule.core import clock
 from vestibule.core.errors import DependencyDown, Refused
-from vestibule.core.ids import new_id
 from vestibule.core.model import Usage
 from vestibule.cost.ceilings import (
     RATE_SECONDS,
@@ -32,13 +33,12 @@ from vestibule.cost.ceilings import (
     too_large,
     unmet,
 )
-from vestibule.cost.spend_slots import ADD_SPEND
-from vestibule.store.database import BUSY_SECONDS, Database
+from vestibule.cost.links import Link, connect
+from vestibule.cost.spend_slots import ADD_SPEND, SLOT_CHARS
+from vestibule.store.database import Database
 
 MOST = 1 << 50
 """Tokens or nano-USD (1.1 million US dollars) of one request."""
-_LOCK = 0x76657374
-"""The advisory lock's number on PostgreSQL."""
 _WIDTH = {"agent": 128, "agent_version": 512, "role": 128, "repository": 2048, "provider": 128, "prices": 128}
 _MANY = 4096
 
@@ -64,80 +64,27 @@ class Open(NamedTuple):
     tokens: int
     keys: tuple[str, ...]
     details: str
+    slot: tuple[str, str, str, str]
+    """Agent, ten minutes, version and run: where its spend is summed."""
 
 
-class Cursor(Protocol):
-    """What both drivers have of the Python database API (PEP 249)."""
+class Hold(NamedTuple):
+    """A hold that is asked for."""
 
-    @property
-    def rowcount(self) -> int: ...
-    def fetchone(self) -> Any: ...
-    def fetchall(self) -> Any: ...
-
-
-class Link(Protocol):
-    """A connection of the ledger's own."""
-
-    def begin(self) -> None: ...
-    def execute(self, statement: str, values: Sequence[Any]) -> Cursor: ...
-    def commit(self) -> None: ...
-    def close(self) -> None:
-        """Whatever is not committed is gone."""
-        ...
+    run: str
+    model: str
+    nano_usd: int
+    tokens: int
+    details: Mapping[str, Any]
 
 
-class SqliteLink:
-    """Without SQLAlchemy: building statements would cost more than running them."""
+class Close(NamedTuple):
+    """A hold's end. `usage` None: the whole hold counts as used."""
 
-    def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        # Unused until it is needed; a write-ahead log was set by the store already.
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
-        self.execute: Callable[[str, Sequence[Any]], Cursor] = self._connection.execute
-
-    def begin(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def commit(self) -> None:
-        self._connection.execute("COMMIT")
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class PooledLink:
-    """Any other database, by the engine's own driver."""
-
-    def __init__(self, db: Database) -> None:
-        self._connection = db.engine.raw_connection()
-        self._postgres = db.engine.dialect.name == "postgresql"
-
-    def begin(self) -> None:
-        if self._postgres:
-            self.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-
-    def execute(self, statement: str, values: Sequence[Any]) -> Cursor:
-        cursor = self._connection.cursor()
-        cursor.execute(statement.replace("?", "%s") if self._postgres else statement, tuple(values))
-        return cursor
-
-    def commit(self) -> None:
-        self._connection.commit()
-
-    def close(self) -> None:
-        self._connection.invalidate()
-
-
-def connect(db: Database) -> Link:
-    """A connection of its own to the state database. Raises what its driver raises."""
-    url = db.engine.url
-    if url.get_backend_name() == "sqlite" and url.database and not url.query:
-        return SqliteLink(url.database)
-    return PooledLink(db)
+    hold: str
+    state: str
+    usage: Usage | None
+    details: Mapping[str, Any]
 
 
 class Books:
@@ -150,7 +97,14 @@ class Books:
         self._link: Link | None = None
         self._made: dict[str, Ceiling] = {}
         self._open: dict[str, Open] = {}
-        self._applies: dict[tuple[str, ...], Applies] = {}
+        self._applies: dict[tuple[Any, ...], Applies] = {}
+        self._giving: dict[tuple[str, ...], list[int]] = {}
+        """What closed holds give back, by the rows that they were taken from; written before anything is taken."""
+        self._slots: dict[tuple[str, str, str, str], list[int]] = {}
+        """What they spent, by agent version and time; written before the commit."""
+        self._paid: set[int] = set()
+        """Holds (by `id`) of this transaction that were taken already, together with others."""
+        self._time = ""
 
     # --- transactions -------------------------------------------------------------------------------------------
 
@@ -158,14 +112,20 @@ class Books:
         if self._link is None:
             self._link = connect(self._db)
         self._link.begin()
+        self._time = self._now()
 
     def commit(self) -> None:
+        self._give()
+        for slot, sums in self._slots.items():
+            self._own.execute(ADD_SPEND, (*slot, *sums))
+        self._slots.clear()
+        self._paid.clear()
         self._own.commit()
 
     def abandon(self) -> None:
         """Roll back, and forget what may not be in the database."""
-        self._made.clear()
-        self._open.clear()
+        for kept in (self._made, self._open, self._giving, self._slots, self._paid):
+            kept.clear()
         link, self._link = self._link, None
         if link is not None:
             link.close()
@@ -187,53 +147,52 @@ class Books:
             (f"run:{run}", f"run {run}", nano_usd, tokens, requests),
         )
 
-    def hold(self, run: str, model: str, nano_usd: int, tokens: int, details: Mapping[str, Any]) -> str:
+    def take_together(self, holds: Sequence[Hold]) -> None:
+        """Take at once what fits at once: for each set of rows one statement, where it admits all who meet them."""
+        groups: dict[str, tuple[Applies, list[Hold]]] = {}
+        for hold in holds:
+            if hold.nano_usd <= MOST and hold.tokens <= MOST:
+                applies = self._which(hold)
+                groups.setdefault(applies.written, (applies, []))[1].append(hold)
+        for applies, group in groups.values():
+            if len(group) > 1:
+                nano_usd = sum(hold.nano_usd for hold in group)
+                if self._take(applies, nano_usd, sum(hold.tokens for hold in group), len(group)):
+                    self._paid.update(id(hold) for hold in group)
+
+    def hold(self, hold: Hold) -> str:
         """Take it from every ceiling that applies.
 
         Raises:
             Refused: `budget.*`, naming the ceiling.
             DependencyDown: `budget`: the run's ceilings were never opened.
         """
+        run, model, nano_usd, tokens, details = hold
         if nano_usd > MOST or tokens > MOST:
             raise Refused(too_large(nano_usd, tokens))
-        now = self._now()
-        applies = self._which(run, model, details, now)
-        execute = self._own.execute
-        for ceiling in applies.ceilings:
-            if self._made.get(ceiling.key) != ceiling:
-                self._make(ceiling)
-        keys, rates = applies.keys, applies.rates
-        values: list[Any] = [nano_usd, tokens, *keys, *keys, nano_usd, tokens]
-        if rates:
-            since = _before(now)
-            for rate in rates:
-                values += (rate.value, since, rate.most)
-        statement = _take(len(keys), tuple(rate.column for rate in rates))
-        if execute(statement, values).rowcount != len(keys):
-            raise self._why(applies, nano_usd, tokens, now)
-        hold = new_id("h")
-        whose = [str(details.get(name) or "")[: _WIDTH[name]] for name in SPENDER]
-        written = _details(tuple(sorted(details.items())))
-        execute(
-            _INSERT,
-            (
-                hold, run, now[:10], now, model[:128], nano_usd, tokens, "\n".join(keys),
-                f'{{"details": {written}}}', *whose,
-            ),
-        )  # fmt: skip
-        self._open[hold] = Open(nano_usd, tokens, keys, written)
-        return hold
+        applies = self._which(hold)
+        if id(hold) not in self._paid and not self._take(applies, nano_usd, tokens, 1):
+            raise self._why(applies, nano_usd, tokens)
+        name, now = _hold_id(), self._time
+        written = _details(tuple(details.items()))
+        whose = _whose(tuple([details.get(item) for item in SPENDER]))
+        document = f'{{"details": {written}}}'
+        values = (name, run, now[:10], now, model[:128], nano_usd, tokens, applies.written, document, *whose)
+        self._own.execute(_INSERT, values)
+        self._open[name] = Open(nano_usd, tokens, applies.keys, written, (whose[0], now[:SLOT_CHARS], whose[1], run))
+        return name
 
-    def close(self, hold: str, state: str, usage: Usage | None, details: Mapping[str, Any]) -> None:
-        """`usage` None: the whole hold counts as used. Closing what is closed changes nothing.
+    def close(self, end: Close) -> None:
+        """Closing what is closed changes nothing.
 
         Raises:
             DependencyDown: `budget`: there is no such hold.
         """
+        hold, state, usage, details = end
         found = self._open.pop(hold, None) or self._read(hold)
         if found is None:
             return
-        nano_usd, tokens, keys, written = found
+        nano_usd, tokens, keys, written, slot = found
         if usage is None:
             cost, fresh, output, read, write = nano_usd, tokens, 0, 0, 0
             requests = 1
@@ -248,25 +207,49 @@ class Books:
             f'{{"details": {written}, "usage": {{"cache_read_tokens": {read}, "cache_write_tokens": {write}, '
             f'"cost_nano_usd": {cost}, "input_tokens": {fresh}, "output_tokens": {output}, "requests": {requests}}}}}'
         )
-        execute = self._own.execute
-        values = (state, self._now(), document, cost, fresh, output, read, write, hour, hold)
-        if execute(_CLOSE, values).rowcount != 1:
+        values = (state, self._time, document, cost, fresh, output, read, write, hour, hold)
+        if self._own.execute(_CLOSE, values).rowcount != 1:
             return
-        if cost:
-            execute(ADD_SPEND, (hold,))
-        execute(_give(len(keys)), (nano_usd, tokens, cost, fresh + output + write, *keys))
+        _add(self._giving, keys, (nano_usd, tokens, 1, cost, fresh + output + write))
+        if cost and slot[2]:
+            _add(self._slots, slot, (cost, 1))
 
     def charge_all(self, run: str) -> int:
         """Charge every open hold of a run; how many there were."""
         found = self._own.execute("SELECT id FROM holds WHERE run = ? AND state = 'held'", (run,)).fetchall()
         for (hold,) in found:
-            self.close(hold, "charged", None, {})
+            self.close(Close(hold, "charged", None, {}))
         return len(found)
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _which(self, run: str, model: str, details: Mapping[str, Any], now: str) -> Applies:
-        key = (now[:13], run, model, *(str(details.get(name) or "") for name in SPENDER))
+    def _take(self, applies: Applies, nano_usd: int, tokens: int, count: int) -> bool:
+        """Whether every row took it. False: none did."""
+        self._give()
+        for ceiling in applies.ceilings:
+            if self._made.get(ceiling.key) != ceiling:
+                self._make(ceiling)
+        keys, rates = applies.keys, applies.rates
+        values: list[Any] = [nano_usd, tokens, count, *keys, *keys, nano_usd, tokens, count]
+        if rates:
+            since = _before(self._time)
+            for rate in rates:
+                values += (rate.value, since, rate.most - count)
+        statement = _taking(len(keys), tuple(rate.column for rate in rates))
+        return self._own.execute(statement, values).rowcount == len(keys)
+
+    def _give(self) -> None:
+        """What closed holds give back, and what they spent."""
+        if not self._giving:
+            return
+        for keys, sums in self._giving.items():
+            self._own.execute(_giving(len(keys)), (*sums, *keys))
+        self._giving.clear()
+
+    def _which(self, hold: Hold) -> Applies:
+        run, model, _, _, details = hold
+        now = self._time
+        key = (now[:13], run, model, *[details.get(name) for name in SPENDER])
         found = self._applies.get(key)
         if found is None:
             if len(self._applies) >= _MANY:
@@ -298,7 +281,7 @@ class Books:
             )
         self._made[ceiling.key] = ceiling
 
-    def _why(self, applies: Applies, nano_usd: int, tokens: int, now: str) -> Refused:
+    def _why(self, applies: Applies, nano_usd: int, tokens: int) -> Refused:
         execute = self._own.execute
         marks = ", ".join("?" * len(applies.keys))
         found = execute(f"SELECT key, {_ROW} FROM budgets WHERE key IN ({marks})", applies.keys).fetchall()  # noqa: S608
@@ -313,44 +296,47 @@ class Books:
             return Refused(refused)
         for rate in applies.rates:
             count = f"SELECT count(*) FROM holds WHERE {rate.column} = ? AND time > ?"  # noqa: S608 a column of ours
-            if execute(count, (rate.value, _before(now))).fetchone()[0] >= rate.most:
+            if execute(count, (rate.value, _before(self._time))).fetchone()[0] >= rate.most:
                 return Refused(rate_refusal(rate))
         return DependencyDown("budget", "The books took no hold and name no ceiling.", fact=applies.run_key)
 
     def _read(self, hold: str) -> Open | None:
         """A hold that another process made, or a batch that failed; None: it is closed."""
         row = self._own.execute(
-            "SELECT state, nano_usd, tokens, budgets, document FROM holds WHERE id = ?", (hold,)
+            "SELECT state, nano_usd, tokens, budgets, document, agent, time, agent_version, run FROM holds "
+            "WHERE id = ?",
+            (hold,),
         ).fetchone()
         if row is None:
             raise DependencyDown("budget", "A budget hold is missing from the books.", fact=hold)
         if row[0] != "held":
             return None
         details = json.dumps(json.loads(row[4]).get("details", {}), sort_keys=True)
-        return Open(row[1], row[2], tuple(row[3].split("\n")), details)
+        slot = (row[5], row[6][:SLOT_CHARS], row[7], row[8])
+        return Open(row[1], row[2], tuple(row[3].split("\n")), details, slot)
 
 
 @lru_cache(maxsize=128)
-def _take(keys: int, rates: tuple[str, ...]) -> str:
+def _taking(keys: int, rates: tuple[str, ...]) -> str:
     marks = ", ".join("?" * keys)
     since = [f"(SELECT count(*) FROM holds WHERE {column} = ? AND time > ?)" for column in rates]  # noqa: S608 ours
-    slow = "".join(f" AND {count} < ?" for count in since)
+    slow = "".join(f" AND {count} <= ?" for count in since)
     return (
         "UPDATE budgets SET held_nano_usd = held_nano_usd + ?, held_tokens = held_tokens + ?, "  # noqa: S608 ours
-        f"held_requests = held_requests + 1 WHERE key IN ({marks}) AND (SELECT count(*) FROM budgets "
+        f"held_requests = held_requests + ? WHERE key IN ({marks}) AND (SELECT count(*) FROM budgets "
         f"WHERE key IN ({marks}) "
         "AND (limit_nano_usd IS NULL OR spent_nano_usd + held_nano_usd + ? <= limit_nano_usd) "
         "AND (limit_tokens IS NULL OR spent_tokens + held_tokens + ? <= limit_tokens) "
-        f"AND (limit_requests IS NULL OR held_requests < limit_requests)) = {keys}{slow}"
+        f"AND (limit_requests IS NULL OR held_requests + ? <= limit_requests)) = {keys}{slow}"
     )
 
 
 @lru_cache(maxsize=32)
-def _give(keys: int) -> str:
+def _giving(keys: int) -> str:
     marks = ", ".join("?" * keys)
     return (
         "UPDATE budgets SET held_nano_usd = held_nano_usd - ?, held_tokens = held_tokens - ?, "  # noqa: S608 ours
-        "held_requests = held_requests - 1, spent_nano_usd = spent_nano_usd + ?, spent_tokens = spent_tokens + ? "
+        "held_requests = held_requests - ?, spent_nano_usd = spent_nano_usd + ?, spent_tokens = spent_tokens + ? "
         f"WHERE key IN ({marks})"
     )
 
@@ -358,6 +344,25 @@ def _give(keys: int) -> str:
 @lru_cache(maxsize=256)
 def _details(items: tuple[tuple[str, Any], ...]) -> str:
     return json.dumps(dict(items), sort_keys=True)
+
+
+@lru_cache(maxsize=256)
+def _whose(values: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple([str(value or "")[: _WIDTH[name]] for name, value in zip(SPENDER, values, strict=True)])
+
+
+def _add(sums: dict[Any, list[int]], key: Any, values: tuple[int, ...]) -> None:
+    found = sums.get(key)
+    if found is None:
+        sums[key] = list(values)
+    else:
+        for place, value in enumerate(values):
+            found[place] += value
+
+
+def _hold_id() -> str:
+    """Sorts by time, so that new rows stand together in the table and its indices; 48 bits of it are random."""
+    return f"h-{time.time_ns() // 1_000_000:011x}{os.urandom(6).hex()}"
 
 
 def _joined(written: str, more: Mapping[str, Any]) -> str:

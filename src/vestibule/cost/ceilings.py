@@ -61,6 +61,8 @@ class Applies(NamedTuple):
     ceilings: tuple[Ceiling, ...]
     rates: tuple[Rate, ...]
     keys: tuple[str, ...]
+    written: str
+    """The keys, one a line."""
 
 
 class Standing(NamedTuple):
@@ -109,7 +111,8 @@ class Ceilings:
         if per_minute.agent_version is not None:
             rates.append(Rate("agent_version", version, per_minute.agent_version))
         ceilings = (*rows, *found.values())
-        return Applies(run_key, ceilings, tuple(rates), (run_key, *(row.key for row in ceilings)))
+        keys = (run_key, *(row.key for row in ceilings))
+        return Applies(run_key, ceilings, tuple(rates), keys, "\n".join(keys))
 
 
 def _join(

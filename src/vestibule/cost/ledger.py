@@ -22,7 +22,7 @@ from sqlalchemy import func, select
 from vestibule.config.spending import OperatorBudget
 from vestibule.core import clock
 from vestibule.core.model import Budget, Usage
-from vestibule.cost.books import MOST, Books
+from vestibule.cost.books import MOST, Books, Close, Hold
 from vestibule.cost.ceilings import Ceilings, Standing
 from vestibule.cost.writer import Writer
 from vestibule.store import tables
@@ -97,17 +97,17 @@ class Ledger:
         if nano_usd < 0 or tokens < 0:
             raise ValueError("a hold is not negative")
         found = details or _NOTHING
-        return self._writer.submit(lambda books: books.hold(run, model, nano_usd, tokens, found))
+        return self._writer.submit(Hold(run, model, nano_usd, tokens, found))
 
     def submit_settle(self, hold: str, usage: Usage, details: Mapping[str, Any] | None = None) -> Future[None]:
         found = details or _NOTHING
-        return self._writer.submit(lambda books: books.close(hold, "settled", usage, found))
+        return self._writer.submit(Close(hold, "settled", usage, found))
 
     def submit_charge(self, hold: str) -> Future[None]:
-        return self._writer.submit(lambda books: books.close(hold, "charged", None, _NOTHING))
+        return self._writer.submit(Close(hold, "charged", None, _NOTHING))
 
     def submit_release(self, hold: str) -> Future[None]:
-        return self._writer.submit(lambda books: books.close(hold, "released", _RELEASED, _NOTHING))
+        return self._writer.submit(Close(hold, "released", _RELEASED, _NOTHING))
 
     def usage(self, run: str) -> Usage:
         """What the run consumed: settled requests as reported, charged ones at their hold."""

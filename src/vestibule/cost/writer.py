@@ -5,7 +5,9 @@ Rules it keeps:
 2. A `Refused` of one piece of work is its own: by the books' promise it wrote nothing, and the others go on.
 3. Whatever else breaks fails the whole batch with `DependencyDown("database")`; nothing of it is in the books. The next
    batch begins with a fresh connection.
-4. A process that was forked from the one that started the thread is refused.
+4. Ends of holds go before new holds: what they give back is there for those who wait beside them. Nothing in a batch
+   can refer to another piece of work of it.
+5. A process that was forked from the one that started the thread is refused.
 """
 
 from __future__ import annotations
@@ -14,19 +16,25 @@ import contextlib
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from vestibule.core.errors import DependencyDown, Refused
-from vestibule.cost.books import Books
+from vestibule.cost.books import Books, Close, Hold
 
 T = TypeVar("T")
 MAX_BATCH: Final = 256
 STOP_SECONDS: Final = 15.0
+COMPANY: Final = 4
+"""Batches of at least so many are worth waiting for the next."""
+LINGER_SECONDS: Final = 0.0002
 
-_Item = tuple[Callable[[Books], Any], "Future[Any]"]
+Work = Hold | Close | Callable[[Books], Any]
+_Item = tuple[Work, "Future[Any]"]
+_Answer = tuple["Future[Any]", Any, Refused | None]
 
 
 class Writer:
@@ -41,9 +49,15 @@ class Writer:
         # The thread knows the inbox and the books only, so that a writer that nobody holds any more ends it.
         self._end = weakref.finalize(self, self._inbox.stop)
 
-    def submit(self, work: Callable[[Books], T]) -> Future[T]:
-        """What `work` returns, once it is durable; fails with `Refused`, or `DependencyDown` (`database`)."""
-        future: Future[T] = Future()
+    @overload
+    def submit(self, work: Hold) -> Future[str]: ...
+    @overload
+    def submit(self, work: Close) -> Future[None]: ...
+    @overload
+    def submit(self, work: Callable[[Books], T]) -> Future[T]: ...
+    def submit(self, work: Work) -> Future[Any]:
+        """What `work` gives, once it is durable; fails with `Refused`, or `DependencyDown` (`database`)."""
+        future: Future[Any] = Future()
         if self._thread is None or self._pid != os.getpid():
             down = self._start()
             if down is not None:
@@ -104,10 +118,14 @@ class _Inbox:
 def _work(inbox: _Inbox, books: Books) -> None:
     """The writer thread."""
     waiting = inbox.queue
+    before = 0
     while True:
         batch: list[_Item] = []
         stop = False
         item = waiting.get()
+        if before >= COMPANY:
+            # Those whom the last commit answered, and others beside them, are about to ask again.
+            time.sleep(LINGER_SECONDS)
         try:
             while True:
                 if item is None:
@@ -120,6 +138,7 @@ def _work(inbox: _Inbox, books: Books) -> None:
                 item = waiting.get_nowait()
         except queue.Empty:
             pass
+        before = len(batch)
         if batch:
             _write(books, batch)
         del item, batch  # an answer is not kept alive by the one who waits for the next
@@ -129,14 +148,13 @@ def _work(inbox: _Inbox, books: Books) -> None:
 
 
 def _write(books: Books, batch: list[_Item]) -> None:
-    done: list[tuple[Future[Any], Any, Refused | None]] = []
+    done: list[_Answer] = []
     try:
         books.begin()
-        for work, future in batch:
-            try:
-                done.append((future, work(books), None))
-            except Refused as error:
-                done.append((future, None, error))
+        others = [item for item in batch if not isinstance(item[0], Close)]
+        _carry_out(books, [item for item in batch if isinstance(item[0], Close)], done)
+        books.take_together([work for work, _ in others if isinstance(work, Hold)])
+        _carry_out(books, others, done)
         books.commit()
     except BaseException as error:  # noqa: BLE001 whatever broke: nothing of the batch is known to be in the books
         failure = _down("The state database cannot be used.", error)
@@ -149,6 +167,21 @@ def _write(books: Books, batch: list[_Item]) -> None:
             future.set_result(value)
         else:
             future.set_exception(refused)
+
+
+def _carry_out(books: Books, items: list[_Item], done: list[_Answer]) -> None:
+    for work, future in items:
+        value: Any = None
+        try:
+            if isinstance(work, Hold):
+                value = books.hold(work)
+            elif isinstance(work, Close):
+                books.close(work)
+            else:
+                value = work(books)
+            done.append((future, value, None))
+        except Refused as error:
+            done.append((future, None, error))
 
 
 def _abandon(books: Books) -> None:
