@@ -23,7 +23,7 @@ from vestibule.boundary.models.scripted.responses import ResponsesRenderer
 from vestibule.boundary.models.scripted.script import Script, load_script
 from vestibule.boundary.models.scripted.talk import Renderer, Reply, reply_to
 
-RENDERERS: tuple[Renderer, ...] = (AnthropicRenderer(), ChatRenderer(), GeminiRenderer())
+RENDERERS: tuple[Renderer, ...] = (AnthropicRenderer(), ChatRenderer(), ResponsesRenderer(), GeminiRenderer())
 
 
 class ScriptedProvider:
