@@ -6,7 +6,8 @@ Rules it keeps:
    request that never reached the provider, or that the provider itself answered with an API error, costs nothing.
 3. A client that leaves ends nothing: the answer is read on (bounded) because its usage comes last.
 4. A stream that breaks ends with the API's error event at a frame's border, never in the middle of one.
-5. The outcome event follows every dispatched request, whatever happened, and says what of the answer was scanned.
+5. The outcome event follows every dispatched request, whatever happened, and says what of the answer was scanned. An
+   answer whose calls were not all judged is an error before its end is sent: "not scanned" is never "good".
 6. No byte of a tool call leaves before its decision is durable.
 7. What a guard stopped goes no further; it is read on for its usage, and ends with the API's error.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vestibule.boundary.models.asgi import Client
@@ -45,6 +46,12 @@ _PASSED_HEADERS = (
 )
 BEAT_SECONDS = 8.0
 """A stream is never silent for longer: programs take a silent one for dead after 10 to 20 seconds."""
+MAX_ERROR = 1024 * 1024
+"""Bytes of a provider's error answer."""
+_LAST_SECONDS = 0.05
+"""How long the end of the provider's body is waited for after its last event: then its connection can be kept."""
+_FREE = frozenset((401, 403, 404, 413, 429))
+"""Answers that say by themselves that nothing was done."""
 RETRYABLE = frozenset((408, 409, 429, 500, 502, 503, 504, 529))
 Judge = Callable[[Sequence[Held]], Awaitable[list[Decided]]]
 _MUCH = 32 * 1024
@@ -157,6 +164,11 @@ class Exchange:
         self._left_at = 0.0
         self._sent_at = 0.0
         self._begun = time.monotonic()
+        self._beating: asyncio.TimerHandle | None = None
+        self._beats: asyncio.Task[None] | None = None
+        # An answer may go on from an earlier exchange's: what was looked at is counted for each.
+        self._before = asdict(answer.scanned)
+        self._judged = 0
         self.result = Result()
 
     async def run(self) -> Result:
@@ -167,6 +179,8 @@ class Exchange:
         """
         result = self.result
         a = self._admitted
+        if a.asked.stream:
+            self._beat(asyncio.get_running_loop())
         try:
             async with self._http.post(a.outgoing) as response:
                 result.status = response.status
@@ -185,31 +199,43 @@ class Exchange:
         except DependencyDown as error:
             result.error = error
             await self._book(None)
+        finally:
+            if self._beating is not None:
+                self._beating.cancel()
         if self._cut is not None:
             # A guard's word stands before the provider's: nothing of its answer, or of its error, is passed on.
             result.error, result.cut, result.error_shown = self._cut, True, False
         result.client_left = self._client.left()
         result.milliseconds = int((time.monotonic() - self._begun) * 1000)
-        scanned = self._answer.scanned
-        result.scanned = {
-            "blocks": scanned.blocks,
-            "calls": scanned.calls,
-            "denied": scanned.denied,
-            "text_bytes": scanned.text_bytes,
-            "call_bytes": scanned.call_bytes,
-        }
+        result.scanned = self._scanned()
         return result
+
+    def _scanned(self) -> dict[str, int]:
+        """What of this provider's answer was looked at."""
+        return {name: count - self._before[name] for name, count in asdict(self._answer.scanned).items()}
+
+    def _all_judged(self) -> None:
+        """Raises `Broken`: the answer ends, and the machine saw calls that nobody was asked about."""
+        if self._scanned()["calls"] != self._judged:
+            raise broken(self._provider, "a part of its answer was not looked at")
 
     async def _refused(self, response: HttpAnswer, kind: str) -> None:
         """The provider answered with an error: it says that it did nothing. Anything else may have been billed."""
-        body = await self._http.read(self._provider, response)
-        says_so = kind == "application/json" and self._format.is_error(body)
-        free = says_so or response.status in (401, 403, 404, 413, 429)
-        await self._book(Tokens() if free else None)
+        body = bytearray()
+        try:
+            async for chunk in self._http.chunks(self._provider, response):
+                body += chunk
+                if len(body) > MAX_ERROR:
+                    raise broken(self._provider, f"it answered {response.status} with too large an error")
+        except DependencyDown:
+            await self._book(Tokens() if response.status in _FREE else None)
+            raise
+        says_so = kind == "application/json" and self._format.is_error(bytes(body))
+        await self._book(Tokens() if says_so or response.status in _FREE else None)
         if not says_so:
             raise broken(self._provider, f"it answered {response.status} without an error of its API")
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        self.result.unsent = (response.status, [*headers, *_passed(response)], body)
+        self.result.unsent = (response.status, [*headers, *_passed(response)], bytes(body))
 
     async def _whole(self, response: HttpAnswer) -> None:
         body = await self._http.read(self._provider, response)
@@ -222,6 +248,7 @@ class Exchange:
             await self._pass(step, out)
             await self._pass(self._answer.end(), out)
         except WireError as error:
+            self._note()  # it is no answer that could be used, and paid as it says
             raise broken(self._provider, str(error)) from None
         if self._answer.blocked or self._cut is not None:
             return
@@ -232,9 +259,6 @@ class Exchange:
         await self._client.body(bytes(out), more=False)
 
     async def _stream(self, response: HttpAnswer) -> None:
-        loop = asyncio.get_running_loop()
-        beat = loop.call_later(BEAT_SECONDS, self._beat, loop)
-        self._beating = beat
         try:
             if not self._client.started:
                 await self._client.start(
@@ -256,11 +280,20 @@ class Exchange:
                 if self._waited_enough():
                     raise broken(self._provider, "the client left, and the answer did not end in time")
             await self._pass(self._answer.end(), None)
+            await self._last(response)
         except WireError as error:
             raise broken(self._provider, str(error)) from None
         finally:
-            self._beating.cancel()
             self._note()
+
+    async def _last(self, response: HttpAnswer) -> None:
+        """Read the end of the provider's body, if it comes at once; more than its end closes the connection."""
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                async for _ in self._http.chunks(self._provider, response):
+                    return
+        except (TimeoutError, DependencyDown):
+            return
 
     async def _pass(self, step: Step, whole: bytearray | None) -> None:
         """Send what may flow; ask about what is held; go on until the machine has nothing more."""
@@ -269,6 +302,8 @@ class Exchange:
             if told.stopped and not self._settled:
                 self._note()
                 await self._book(self.result.tokens)
+            if told.stopped and not step.held:
+                self._all_judged()
             out = await self._seen(step, last=(told.stopped or told.failed) and not step.held)
             if out:
                 if whole is not None:
@@ -278,6 +313,7 @@ class Exchange:
             if not step.held:
                 return
             # Of an answer that was cut the rest is read for its usage only.
+            self._judged += sum(item.kind == "call" for item in step.held)
             decided = await self._judge(step.held) if self._cut is None else [Decided(False)] * len(step.held)
             step = self._answer.decide(decided)
 
@@ -301,10 +337,11 @@ class Exchange:
         await self._client.body(data, more=True)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Every few seconds: a frame that means nothing, if nothing was sent meanwhile."""
+        """Every few seconds: a frame that means nothing, if nothing was sent meanwhile and the stream has begun."""
         self._beating = loop.call_later(BEAT_SECONDS / 2, self._beat, loop)
-        if time.monotonic() - self._sent_at >= BEAT_SECONDS / 2:
-            self._beat_task = loop.create_task(self._client.beat(self._format.heartbeat))
+        now = time.monotonic()
+        if self._client.started and now - max(self._sent_at, self._begun) >= BEAT_SECONDS / 2:
+            self._beats = loop.create_task(self._client.beat(self._format.heartbeat))
 
     def _note(self) -> None:
         told = self._answer.told

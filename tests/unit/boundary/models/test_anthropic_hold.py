@@ -201,8 +201,8 @@ def test_key_twice_in_arguments_given_at_the_start_denies_the_call() -> None:
             b'"content_block": {"type": "tool_use", "id": "t", "name": "harm", "input": {}}}'
         ),
         (
-            b'{"type": "content_block_start", "index": 0, "content_block": {"type": "text", "type": "tool_use", "input": '
-            b'{"a": 1, "a": 2}, "id": "t", "name": "look"}}'
+            b'{"type": "content_block_start", "index": 0, "content_block": {"type": "text", "type": "tool_use", '
+            b'"input": {"a": 1, "a": 2}, "id": "t", "name": "look"}}'
         ),
         b'{"type": "ping", "type": "content_block_start"}',
         b'{"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_reason": "tool_use"}}',
