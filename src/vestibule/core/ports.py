@@ -256,6 +256,24 @@ class ModelLedger(Protocol):
     def usage(self, run: str) -> Usage: ...
 
 
+class AnswerGuard(Protocol):
+    """A validator of what a model says, chosen by the operator (`guardrails.answers`). Used from one thread at a time.
+
+    `reads` says what it is given: `text` is each text of an answer, `call` each text in a tool call's arguments,
+    `final` the last text of a turn that has no calls.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def reads(self) -> frozenset[Literal["text", "call", "final"]]: ...
+
+    def check(self, text: str) -> str:
+        """Empty: it may pass. Else the end of a sentence that says what is wrong. Raising is a denial as well."""
+        ...
+
+
 class CommandRunner(Protocol):
     """Runs one command for `run_command`: a fresh sandbox on the same workspace, no network at all."""
 

@@ -11,6 +11,7 @@ Rules it keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vestibule.boundary.models import rules
@@ -27,7 +28,6 @@ from vestibule.core.model import Event, Receipt
 from vestibule.core.ports import PolicyInput
 from vestibule.core.refusal import Refusal
 from vestibule.core.verdict import Ruling, Verdict, strictest
-
 
 GOOD = Facts()
 """Nothing of ours speaks against the request."""
@@ -94,15 +94,22 @@ class Decisions:
             self._inputs[*key, label.confidentiality] = found
         return self._crossing.ask(found[0]), found[1]
 
-    async def judge_calls(self, actor: Actor, asked: Asked, calls: Sequence[Held]) -> list[Decided]:
+    async def judge_calls(
+        self, actor: Actor, asked: Asked, calls: Sequence[Held], against: Sequence[Refusal | None] = ()
+    ) -> list[Decided]:
         """Decide each call and write its event, all durable when it returns: only then may one of them be released.
+
+        `against` is what the guards have against each call, if anything.
 
         Raises:
             DependencyDown: `audit`: no call may be released.
         """
         waiting = []
-        for call in calls:
+        for call, guarded in zip(calls, against or [None] * len(calls), strict=True):
             found = judge_call(call, asked, self._house)
+            if guarded is not None and found.refusal is None:
+                found.facts.update(call_ok=False, call_rule="model.call.guard")
+                found = replace(found, refusal=guarded)
             verdict, input_digest = self._crossing.safely(actor, "model.tool_call", found.resource, found.facts)
             if found.refusal is not None:
                 own = Verdict(ruling=Ruling.DENY, reasons=(found.refusal.rule,), refusals=(found.refusal,))

@@ -32,6 +32,8 @@ from vestibule.boundary.models.exchanged_keys import ExchangedKeys
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.formats import FORMATS, by_path
 from vestibule.boundary.models.formats.base import Asked, Format, Route
+from vestibule.boundary.models.guards.desk import Guards, GuardSettings
+from vestibule.boundary.models.guards.requests import BIG
 from vestibule.boundary.models.hold.base import Answer, Decided, Held
 from vestibule.boundary.models.providers import Upstream
 from vestibule.boundary.models.reach import Reach
@@ -68,6 +70,7 @@ def build_models_app(
     limits: UpstreamLimits | None = None,
     parallel: int = 64,
     repository: str = "",
+    guards: Guards | None = None,
 ) -> ModelGateway:
     """The gateway of one run, an ASGI application.
 
@@ -87,6 +90,7 @@ def build_models_app(
         http=UpstreamClient(limits, reach=Reach(upstreams)),
         parallel=parallel,
         repository=repository,
+        guards=guards or Guards(GuardSettings(mark_results=False), lambda: crossing.labels.current),
     )
 
 
@@ -106,8 +110,10 @@ class ModelGateway:
         http: UpstreamClient,
         parallel: int,
         repository: str,
+        guards: Guards,
     ) -> None:
         self._authenticate = authenticate
+        self._guards = guards
         self._upstreams = upstreams
         self._ledger = ledger
         self._prices = prices
@@ -211,11 +217,19 @@ class ModelGateway:
         return self._authenticate(tokens[0])
 
     async def _refuse(
-        self, actor: Actor, send: asgi.Send, form: Format, facts: Facts, asked: Asked | None, *, status: int
+        self,
+        actor: Actor,
+        send: asgi.Send,
+        form: Format,
+        facts: Facts,
+        asked: Asked | None,
+        *,
+        status: int,
+        details: dict[str, Any] | None = None,
     ) -> None:
         try:
             upstream = self._upstreams[0] if self._upstreams else None
-            verdict, _, _ = await self._decisions.record(actor, facts, asked, upstream, {})
+            verdict, _, _ = await self._decisions.record(actor, facts, asked, upstream, details or {})
         except DependencyDown as error:
             await self._answer_refusal(send, form, error.refusal)
             return
@@ -246,6 +260,7 @@ class _Request:
         self._actor = actor
         self._scope, self._receive, self._send = call
         self._asked: Asked | None = None
+        self._looked: dict[str, int] = {}
 
     async def serve(self) -> None:
         form, status = self._form, 403
@@ -255,6 +270,13 @@ class _Request:
             if asked.changed:
                 raw = written(asked.body)
             headers = form.headers(self._scope, stream=asked.stream)
+            reviewed = await self._gateway._guards.request(asked)
+            self._looked = reviewed.notes
+            if reviewed.refusal is not None:
+                raise Refused(reviewed.refusal)
+            if reviewed.changed:
+                asked = self._asked = replace(asked, body=reviewed.body, changed=True)
+                raw = written(asked.body)
         except asgi.ClientGone:
             return
         except asgi.TooLarge:
@@ -263,16 +285,21 @@ class _Request:
             status, facts = 400, _field_facts(FieldRefused("json", str(error)))
         except FieldRefused as error:
             facts = _field_facts(error)
+        except Refused as error:
+            facts = Facts(refusal=error.refusal)
         else:
             await self._allowed(asked, raw, headers)
             return
-        await self._gateway._refuse(self._actor, self._send, form, facts, self._asked, status=status)
+        looked = {"guard": self._looked} if self._looked else {}
+        await self._gateway._refuse(self._actor, self._send, form, facts, self._asked, status=status, details=looked)
 
     async def _allowed(self, asked: Asked, raw: bytes, headers: dict[str, str]) -> None:
         """Ask the upstreams in their order, then again for as long as every call of the answer was denied."""
         gateway = self._gateway
         client = asgi.Client(self._receive, self._send)
-        answer = self._form.stream(asked) if asked.stream else self._form.whole(asked)
+        make = self._form.stream if asked.stream else self._form.whole
+        answer = make(asked, hold_text=gateway._guards.holds_text)
+        self._desk = gateway._guards.answer()
         for continued in range(MAX_CONTINUED + 1):
             result = await self._one(client, answer, asked, raw, headers)
             if result is None:
@@ -294,7 +321,9 @@ class _Request:
                 out = answer.close()
                 await self._finish(client, asked, out)
                 return
+            # What it adds is the provider's own words and our refusals: nothing of the agent's.
             asked = replace(asked, body=answer.again(asked.body), changed=True)
+            self._desk.again()
             raw = written(asked.body)
         if not client.ended:
             await client.body(b"", more=False)
@@ -397,6 +426,7 @@ class _Request:
             "messages": asked.messages,
             "tools": len(asked.tools),
             "operation": asked.operation,
+            "guard": self._looked,
         }
         try:
             verdict, intent, receipt = await decisions.record(self._actor, GOOD, asked, admitted.upstream, details)
@@ -407,10 +437,20 @@ class _Request:
             raise
 
         async def judge(held: Sequence[Held]) -> list[Decided]:
-            return await decisions.judge_calls(self._actor, asked, held)
+            calls = [item for item in held if item.kind == "call"]
+            against = [await self._against(call) for call in calls]
+            decided = iter(await decisions.judge_calls(self._actor, asked, calls, against) if calls else ())
+            return [next(decided) if item.kind == "call" else self._desk.judge_text(item) for item in held]
 
         exchange = Exchange(
-            client, gateway._http, gateway._ledger, admitted, form=self._form, answer=answer, judge=judge
+            client,
+            gateway._http,
+            gateway._ledger,
+            admitted,
+            form=self._form,
+            answer=answer,
+            judge=judge,
+            watch=self._desk,
         )
         try:
             result = await exchange.run()
@@ -422,8 +462,15 @@ class _Request:
         if result.tokens is not None and result.status == 200:
             seen = rules.seen_ratio(result.tokens.all_input, asked, admitted.size)
             gateway._largest_ratio = max(gateway._largest_ratio, seen)
-        decisions.outcome(intent, receipt, ok=result.ok, details=result.details(admitted.price.table_digest))
+        told = {**result.details(admitted.price.table_digest), "guard": self._desk.notes()}
+        decisions.outcome(intent, receipt, ok=result.ok, details=told)
         return result
+
+    async def _against(self, call: Held) -> Refusal | None:
+        """What the guards have against a call; a large one is looked at beside the event loop."""
+        if len(call.arguments) > BIG:
+            return await asyncio.to_thread(self._desk.judge_call, call)
+        return self._desk.judge_call(call)
 
     async def _unhold(self, hold: str) -> None:
         try:
@@ -477,6 +524,9 @@ class _Request:
             return
         if client.started:
             await client.body(self._form.error_event(found), more=False)
+            return
+        if result.cut:
+            await gateway._answer_refusal(self._send, self._form, found)
             return
         body = self._form.error(502, found)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -38,6 +38,8 @@ KINDS = (
     "name",
 )
 """In the order in which a field's name is tried."""
+LOOKED_FOR = ("email", "ip", "mac", "uuid", "iban", "credit_card", "ssn", "phone")
+"""Kinds that a value shows by itself, in running text too."""
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[^\W_]+")
@@ -176,28 +178,37 @@ def redact_value(text: str, kinds: Collection[str]) -> str:
     return redact_lines(text, kinds) if "=" in text or ":" in text else redact_text(text, kinds)
 
 
-def redact_text(text: str, kinds: Collection[str]) -> str:
-    """The text with everything that looks like one of these kinds replaced."""
+Put = Callable[[str, str], str]
+"""Kind and value → what stands in its place."""
+
+
+def redact_text(text: str, kinds: Collection[str], put: Put | None = None) -> str:
+    """The text with everything that looks like one of these kinds replaced, by `put` if given."""
+    put = put or _plain
     for _ in range(_PASSES):
-        shown = _once(text, kinds)
+        shown = _once(text, kinds, put)
         if shown == text:
             break
         text = shown
     return text
 
 
-def _once(text: str, kinds: Collection[str]) -> str:
+def _plain(kind: str, _value: str) -> str:
+    return placeholder(kind)
+
+
+def _once(text: str, kinds: Collection[str], put: Put) -> str:
     if "email" in kinds and "@" in text:
-        text = _EMAIL.sub(lambda match: _if(match, "email", any(char.isalpha() for char in match[1])), text)
+        text = _EMAIL.sub(lambda match: _if(match, "email", any(char.isalpha() for char in match[1]), put), text)
     if _DIGIT.search(text) or text.count(":") > 1:
         for kind, replace in _NUMBERS:
             if kind in kinds:
-                text = replace(text)
+                text = replace(text, put)
     return text
 
 
-def _if(match: re.Match[str], kind: str, really: bool) -> str:
-    return placeholder(kind) if really else match[0]
+def _if(match: re.Match[str], kind: str, really: bool, put: Put) -> str:
+    return put(kind, match[0]) if really else match[0]
 
 
 _PASSES = 8
@@ -238,11 +249,11 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def _cards(text: str) -> str:
-    return _DIGITS.sub(lambda match: _cards_in(match[0]), text)
+def _cards(text: str, put: Put) -> str:
+    return _DIGITS.sub(lambda match: _cards_in(match[0], put), text)
 
 
-def _cards_in(text: str) -> str:
+def _cards_in(text: str, put: Put) -> str:
     """Every card number among groups of digits replaced; it begins and ends with a group."""
     groups = [(match.start(), match.end()) for match in re.finditer(r"\d+", text)]
     out, done = [], 0
@@ -255,33 +266,37 @@ def _cards_in(text: str) -> str:
             if len(digits) > 19:
                 break
             if len(digits) >= 13 and luhn(digits):
-                out += [text[done:start], placeholder("credit_card")]
+                out += [text[done:start], put("credit_card", text[start:last])]
                 done = last
                 break
     return "".join([*out, text[done:]])
 
 
-def _ibans(text: str) -> str:
-    return _IBAN.sub(_iban, text)
+def _ibans(text: str, put: Put) -> str:
+    return _IBAN.sub(lambda match: _iban(match, put), text)
 
 
-def _iban(match: re.Match[str]) -> str:
+def _iban(match: re.Match[str], put: Put) -> str:
     """The longest beginning whose check digits fit is replaced; a word that follows stays."""
     places = [at for at, char in enumerate(match[0]) if char not in " -"]
     for length in range(min(34, len(places)), 14, -1):
         code = "".join(match[0][at] for at in places[:length]).upper()
         if int("".join(str(int(char, 36)) for char in code[4:] + code[:4])) % 97 == 1:
-            return placeholder("iban") + match[0][places[length - 1] + 1 :]
+            return put("iban", code) + match[0][places[length - 1] + 1 :]
     return match[0]
 
 
-_NUMBERS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("uuid", lambda text: _UUID.sub(placeholder("uuid"), text)),
-    ("mac", lambda text: _MAC.sub(placeholder("mac"), text)),
-    ("ip", lambda text: _IPV6.sub(lambda match: _if(match, "ip", _ipv6(match[0])), text)),
-    ("ip", lambda text: _IPV4.sub(placeholder("ip"), text)),
+def _always(kind: str, pattern: re.Pattern[str]) -> Callable[[str, Put], str]:
+    return lambda text, put: pattern.sub(lambda match: put(kind, match[0]), text)
+
+
+_NUMBERS: tuple[tuple[str, Callable[[str, Put], str]], ...] = (
+    ("uuid", _always("uuid", _UUID)),
+    ("mac", _always("mac", _MAC)),
+    ("ip", lambda text, put: _IPV6.sub(lambda match: _if(match, "ip", _ipv6(match[0]), put), text)),
+    ("ip", _always("ip", _IPV4)),
     ("iban", _ibans),
     ("credit_card", _cards),
-    ("ssn", lambda text: _SSN.sub(placeholder("ssn"), text)),
-    ("phone", lambda text: _PHONE.sub(placeholder("phone"), text)),
+    ("ssn", _always("ssn", _SSN)),
+    ("phone", _always("phone", _PHONE)),
 )

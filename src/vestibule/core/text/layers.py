@@ -29,7 +29,7 @@ _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PACKED = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
 """How gzip (RFC 1952) and zlib (RFC 1950) begin."""
 _DECIMAL = re.compile(rb"(?:(?<![0-9])[0-9]{2,3}[ ,;]{1,3}){8,}[0-9]{2,3}")
-_NO_TOKEN = re.compile(rb"[^A-Za-z0-9_]+")
+_NO_TOKEN = bytes(value for value in range(256) if not (chr(value).isascii() and (chr(value).isalnum() or value == 95)))
 _SEAM = re.compile(rb"['\"`]\s*\\?\s*(?:\.\.|[+.,&|]{0,2})\s*\\?\s*(?:[bfru]{1,2})?['\"`]")
 """Between two literals that a program puts together: `"ab" + "cd"`, `"ab" "cd"`, `["ab", "cd"]`."""
 _NOT_JOINED = re.compile(rb"['\"`+,;()\[\]{}\\\s.|&]+")
@@ -55,25 +55,37 @@ def layers(text: bytes) -> Iterator[Layer]:
     yield Layer("reversed", text[::-1])
     yield Layer(SPLIT, _SEAM.sub(b"", text))
     yield Layer(LOOSE, _NOT_JOINED.sub(b"", text))
-    for first in _decoded(text):
+    for first in decoded(text):
         yield first
         if packed := _unpacked(first.data):
             yield Layer(f"compressed in {first.name}", packed)
         if len(first.data) >= 8:
-            for second in _decoded(first.data):
+            for second in decoded(first.data):
                 yield Layer(f"{first.name} in {second.name}", second.data)
             yield Layer(f"{first.name}, reversed", first.data[::-1])
-    backwards = b"\n".join(layer.data for layer in _decoded(text[::-1]))
+    backwards = b"\n".join(layer.data for layer in decoded(text[::-1]))
     if backwards:
         yield Layer("reversed, encoded", backwards)
 
 
 def compact(text: bytes) -> bytes:
     """Letters, digits and underscores only: joins a value that was split by anything else."""
-    return _NO_TOKEN.sub(b"", text)
+    return text.translate(None, _NO_TOKEN)
 
 
-def _decoded(text: bytes) -> Iterator[Layer]:
+def deep(text: bytes) -> Iterator[Layer]:
+    """Everything that the text decodes to, and that this decodes to, without the text itself."""
+    for first in decoded(text):
+        yield first
+        if packed := _unpacked(first.data):
+            yield Layer(f"compressed in {first.name}", packed)
+        if len(first.data) >= 8:
+            for second in decoded(first.data):
+                yield Layer(f"{first.name} in {second.name}", second.data)
+
+
+def decoded(text: bytes) -> Iterator[Layer]:
+    """What the text decodes to in one step."""
     if b"%" in text:
         plain = _PERCENT.sub(_unescape_percent, text)
         if plain != text:

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 
 WINDOW, GRAM = 12, 6
+PIECED = 16
+"""A value of fewer characters is found as a whole or by a window only."""
 
 PUBLIC_PREFIX = re.compile(
     rb"(?:gh[pousr]_|github_pat_|gl[a-z]{2,5}-|xox[abeprs]-|xapp-|[sr]k_(?:live|test|prod)_|whsec_|AIza|GOCSPX-|ya29\.|npm_|"
@@ -44,6 +46,15 @@ def part_of(core: bytes, data: bytes) -> int | None:
     Telling: the whole; 12 characters in a row with at least 6 different ones; or pieces of 6 that cover half of it
     (values of 16 characters and more).
     """
+    at = window_of(core, data)
+    if at is not None or len(core) < PIECED:
+        return at
+    covered, first = pieces_of(core, data)
+    return first if covered.bit_count() * 2 >= len(core) else None
+
+
+def window_of(core: bytes, data: bytes) -> int | None:
+    """Where `data` holds `core`, or 12 characters in a row of it with at least 6 different ones."""
     whole = data.find(core)
     if whole >= 0 or len(core) < WINDOW:
         return whole if whole >= 0 else None
@@ -58,23 +69,21 @@ def part_of(core: bytes, data: bytes) -> int | None:
                 low, left = low - 1, left - 1
             while high < len(core) and right < len(data) and core[high] == data[right]:
                 high, right = high + 1, right + 1
-            if high - low >= WINDOW and len(set(core[low:high])) >= 6:
+            if high - low >= WINDOW and len(set(core[low:high])) >= GRAM:
                 return left
             at = data.find(gram, at + 1)
-    return _pieces(core, data)
+    return None
 
 
-def _pieces(core: bytes, data: bytes) -> int | None:
-    if len(core) < 16:
-        return None
-    covered = bytearray(len(core))
-    first: int | None = None
+def pieces_of(core: bytes, data: bytes) -> tuple[int, int | None]:
+    """Which characters of `core` stand in `data` within pieces of 6, as bits, and where the first piece is."""
+    covered, first = 0, None
     for start in range(len(core) - GRAM + 1):
         gram = core[start : start + GRAM]
         if len(set(gram)) < 4:
             continue
         at = data.find(gram)
         if at >= 0:
-            covered[start : start + GRAM] = b"\x01" * GRAM
+            covered |= ((1 << GRAM) - 1) << start
             first = at if first is None else min(first, at)
-    return first if sum(covered) * 2 >= len(core) else None
+    return covered, first
