@@ -325,6 +325,7 @@ class Attempt:
 
     def _models_app(self, host: GatewayHost, tokens: TaskTokens) -> ModelGateway:
         from vestibule.boundary.models.gateway import build_models_app
+        from vestibule.pipeline.model_guards import guards_of
         from vestibule.pipeline.providers import upstreams_of
         from vestibule.pipeline.tool_calls import house_of
 
@@ -338,6 +339,7 @@ class Attempt:
             task=self.task,
             house=house_of(self.record, self.task),
             repository=str(self.record.repo),
+            guards=guards_of(self.services, self.record, tokens, upstreams, self.crossing.labels),
         )
         return self._models
 
