@@ -170,8 +170,12 @@ class ModelGateway:
         if route is None or form is None:
             found = rules.endpoint_refusal()
             await self._refuse(actor, send, shape, Facts(field_rule=found.rule, refusal=found), None, status=404)
+        elif route.operation == "models" and route.model and route.model not in self._names:
+            found = rules.model_refusal(route.model, self._task.agent.model)
+            await self._refuse(actor, send, form, Facts(model_allowed=False, refusal=found), None, status=404)
         elif route.operation == "models":
-            await asgi.answer(send, 200, form.models((self._task.agent.model,) if self._names else ()))
+            names = (self._task.agent.model,) if self._names else ()
+            await asgi.answer(send, 200, form.models(names, route.model))
         else:
             async with self._slots:
                 await _Request(self, form, route, actor, asgi.Call(scope, receive, send)).serve()

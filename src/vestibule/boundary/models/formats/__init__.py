@@ -5,8 +5,8 @@ from __future__ import annotations
 from vestibule.boundary.models.formats.anthropic import Anthropic
 from vestibule.boundary.models.formats.base import Format
 from vestibule.boundary.models.formats.chat import Chat
-from vestibule.boundary.models.formats.responses import Responses
 from vestibule.boundary.models.formats.gemini import Gemini
+from vestibule.boundary.models.formats.responses import Responses
 
 FORMATS: tuple[Format, ...] = (Anthropic(), Responses(), Chat(), Gemini())
 

@@ -99,7 +99,7 @@ class Anthropic:
             return AnthropicCount()
         return AnthropicWhole(hold_text=hold_text, provider_tools=any(tool.provider for tool in asked.tools))
 
-    def models(self, names: tuple[str, ...]) -> bytes:
+    def models(self, names: tuple[str, ...], one: str = "") -> bytes:  # noqa: ARG002 lists only
         data = [
             {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"} for name in names
         ]

@@ -109,8 +109,8 @@ class Format(Protocol):
 
     def whole(self, asked: Asked, *, hold_text: bool = False) -> Answer: ...
 
-    def models(self, names: tuple[str, ...]) -> bytes:
-        """The list of models, as this API gives it."""
+    def models(self, names: tuple[str, ...], one: str = "") -> bytes:
+        """The list of models, as this API gives it; or what it says of `one`, where `Route.model` can name one."""
         ...
 
     def error(self, status: int, found: Refusal) -> bytes:

@@ -96,7 +96,7 @@ class Chat:
     def whole(self, asked: Asked, *, hold_text: bool = False) -> Answer:
         return ChatWhole(hold_text=hold_text, single=not _several(asked))
 
-    def models(self, names: tuple[str, ...]) -> bytes:
+    def models(self, names: tuple[str, ...], one: str = "") -> bytes:  # noqa: ARG002 lists only
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "vestibule"} for name in names]
         return json.dumps({"object": "list", "data": data}).encode()
 

@@ -121,7 +121,9 @@ class Gemini:
             return GeminiCount()
         return GeminiWhole(hold_text=hold_text, provider_tools=any(tool.provider for tool in asked.tools))
 
-    def models(self, names: tuple[str, ...]) -> bytes:
+    def models(self, names: tuple[str, ...], one: str = "") -> bytes:
+        if one:
+            return json.dumps(_model(one)).encode()
         return json.dumps({"models": [_model(name) for name in names]}).encode()
 
     def error(self, status: int, found: Refusal) -> bytes:

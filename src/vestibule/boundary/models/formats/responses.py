@@ -98,7 +98,7 @@ class Responses:
     def whole(self, asked: Asked, *, hold_text: bool = False) -> Answer:
         return ResponsesWhole(hold_text=hold_text, provider_tools=any(tool.provider for tool in asked.tools))
 
-    def models(self, names: tuple[str, ...]) -> bytes:
+    def models(self, names: tuple[str, ...], one: str = "") -> bytes:  # noqa: ARG002 lists only
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "vestibule"} for name in names]
         return json.dumps({"object": "list", "data": data}).encode()
 
