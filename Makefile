@@ -19,7 +19,7 @@ install: $(VENV)/.run  ## Build .venv with the vestibule command in .venv/bin
 
 test: test-setup lint docs unit  ## Everything: set-up, lint, docs, the whole test suite
 
-test-setup: $(VENV)/.dev system-test build/tools/.installed build/conformance/.installed build/tools/.opa
+test-setup: $(VENV)/.dev system-test prometheus build/tools/.installed build/conformance/.installed build/tools/.opa
 
 unit:
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
@@ -68,13 +68,17 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 
-.PHONY: system system-test
+.PHONY: system system-test prometheus
 system:
 	@tools/setup.sh system bwrap:bubblewrap git:git
 
 system-test: system
 	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl pgrep:procps /usr/include/linux/seccomp.h:linux-libc-dev \
 	  clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_core_read.h:libbpf-dev
+
+# Prometheus for the tests of metrics and alerts. Installed, Debian's package would start a service on all addresses.
+prometheus:
+	@tools/setup.sh unpacked build/prometheus prometheus:prometheus promtool:prometheus
 
 build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json | system-test
 	@mkdir -p build/tools

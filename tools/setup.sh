@@ -2,6 +2,7 @@
 # Brings what a fresh Debian or Ubuntu machine lacks. As root it installs; otherwise it says what to install.
 #   setup.sh python PYTHON VENV      a virtual environment with pip
 #   setup.sh system CMD:PACKAGE …    programs, or files by their path, by Debian package
+#   setup.sh unpacked DIR CMD:PACKAGE …   the same without installing: the package's files below DIR. No service starts
 set -euo pipefail
 
 apt_install() {
@@ -46,8 +47,29 @@ system)
   done
   [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
   ;;
+unpacked)
+  folder=$2
+  shift 2
+  for item in "$@"; do
+    name=${item%%:*} package=${item#*:}
+    if command -v "$name" >/dev/null || [ -x "$folder/usr/bin/$name" ]; then
+      continue
+    fi
+    fetched=$(mktemp -d)
+    chmod 755 "$fetched"
+    mkdir -p "$folder"
+    if ! (cd "$fetched" && apt-get download -qq "$package" >/dev/null 2>&1); then
+      apt-get update -qq >/dev/null 2>&1 || true
+      (cd "$fetched" && apt-get download -qq "$package" >/dev/null 2>&1) || true
+    fi
+    if ! dpkg -x "$fetched"/*.deb "$folder" 2>/dev/null; then
+      echo "setup: the Debian package $package could not be fetched; tests that need $name are left out" >&2
+    fi
+    rm -rf "$fetched"
+  done
+  ;;
 *)
-  echo "usage: setup.sh python PYTHON VENV | system CMD:PACKAGE …" >&2
+  echo "usage: setup.sh python PYTHON VENV | system CMD:PACKAGE … | unpacked DIR CMD:PACKAGE …" >&2
   exit 2
   ;;
 esac
