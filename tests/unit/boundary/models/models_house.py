@@ -136,6 +136,7 @@ class House:
     gateway: ModelGateway | None = None
     parallel: int = 8
     house: Any = None
+    guards: Any = None
 
     def __post_init__(self) -> None:
         self.db = Database(f"sqlite:///{self.folder / 'state.db'}")
@@ -188,6 +189,7 @@ class House:
                 ),
             ),
             house=self.house,
+            guards=self.guards,
             ledger=self.ledger,
             prices=self.prices or table(),
             task=self.task(),
