@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from vestibule.boundary.models.dispatch import Outgoing
 from vestibule.boundary.models.http1 import Answer, BrokenAnswer, NoConnection, Pool
 from vestibule.boundary.models.reach import Reach
+from vestibule.boundary.models.translated import Translated
 from vestibule.core.errors import DependencyDown
 
 MAX_TOKEN_BYTES = 1 << 20
@@ -109,7 +110,7 @@ class UpstreamClient:
                 raise broken(provider, "it answered compressed, though asked not to")
             if 300 <= answer.status < 400:
                 raise broken(provider, f"it answered with a redirect ({answer.status})")
-            yield answer
+            yield answer if outgoing.way is None else Translated(answer, outgoing.way)
         finally:
             await exchange.__aexit__()
 
