@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from vestibule.agents.verified import Verified
 from vestibule.core.base import Noun
+from vestibule.core.errors import UsageError
 from vestibule.core.instructions import Instruction
 from vestibule.core.model import Task
 from vestibule.core.ports import Mount
@@ -166,3 +167,32 @@ def find_program(name: str, tools: tuple[Path, ...]) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def npm_program(name: str, package: str, tools: tuple[Path, ...]) -> Path:
+    """An agent program that npm installed, in the operator's tool folders.
+
+    Raises:
+        UsageError: it is in none of them.
+    """
+    found = find_program(name, tools)
+    if found is None:
+        raise UsageError(
+            f"The program {name!r} is not in any of the operator's tool folders.",
+            why="Only folders named under sandbox.tools in the operator's configuration are shown inside.",
+            next_step=f"Install it with `npm install --prefix DIR {package}` "
+            "and add DIR/node_modules to sandbox.tools.",
+        )
+    return found
+
+
+def npm_version(program: Path) -> str:
+    """The version in the manifest of the package that `program` belongs to; `unknown` when there is none."""
+    for folder in program.resolve().parents[:4]:
+        manifest = folder / "package.json"
+        if manifest.is_file():
+            try:
+                return str(json.loads(manifest.read_text("utf-8"))["version"])
+            except (ValueError, KeyError, TypeError, OSError):
+                break
+    return "unknown"

@@ -26,16 +26,17 @@ from vestibule.agents.base import (
     Plan,
     Situation,
     environment,
-    find_program,
     last_events,
+    npm_program,
+    npm_version,
     prompt,
     tail,
     told,
     words,
 )
 from vestibule.agents.verified import CLAUDE_CODE
-from vestibule.core.errors import UsageError
 
+PACKAGE = "@anthropic-ai/claude-code"
 _CONFIG = "vestibule-mcp.json"
 _INSTRUCTIONS = "vestibule-instructions.md"
 SILENT = {
@@ -74,27 +75,8 @@ class ClaudeCode:
         cli="claude-code",
     )
 
-    def program(self, tools: tuple[Path, ...]) -> Path:
-        found = find_program("claude", tools)
-        if found is None:
-            raise UsageError(
-                "The Claude Code CLI is not in any of the operator's tool folders.",
-                why="Only folders named under sandbox.tools in the operator's configuration are shown inside.",
-                next_step="Install it with `npm install --prefix DIR @anthropic-ai/claude-code` "
-                "and add DIR/node_modules to sandbox.tools.",
-            )
-        return found
-
     def program_version(self, tools: tuple[Path, ...]) -> str:
-        program = self.program(tools).resolve()
-        for folder in program.parents[:4]:
-            manifest = folder / "package.json"
-            if manifest.is_file():
-                try:
-                    return str(json.loads(manifest.read_text("utf-8"))["version"])
-                except (ValueError, KeyError, TypeError, OSError):
-                    break
-        return "unknown"
+        return npm_version(npm_program("claude", PACKAGE, tools))
 
     def plan(self, situation: Situation) -> Plan:
         task = situation.task
@@ -109,7 +91,7 @@ class ClaudeCode:
             }
         }
         argv = [
-            str(self.program(situation.tools)),
+            str(npm_program("claude", PACKAGE, situation.tools)),
             "-p",
             prompt(task),
             "--output-format",

@@ -31,5 +31,10 @@ CLAUDE_CODE = (
     ),
 )
 
+CODEX: tuple[Verified, ...] = ()
+OPENCODE: tuple[Verified, ...] = ()
+GEMINI: tuple[Verified, ...] = ()
+COPILOT: tuple[Verified, ...] = ()
+
 OURS = ("tests/e2e/test_whole_way.py::test_reference_agent_goes_the_whole_way",)
 """The reference agent ships with this release: its version is the release's own."""
