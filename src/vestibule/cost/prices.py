@@ -1,10 +1,11 @@
-"""Prices as integers, compiled from genai-prices once per version of it.
+"""Prices as integers: genai-prices compiled once per version of it, under a reviewed overlay and the operator's files.
 
 Rules it keeps:
 1. No floats: a rate is an integer number of nano-USD per million tokens, a cost an integer number of
    nano-USD, rounded up (never to the buyer's advantage).
 2. An unknown model has no price; it never has the price zero.
-3. The digest of the compiled table goes into every spend record, so that a bill can be computed again.
+3. The digest of the whole table, overlays included, goes into every spend record, so that a bill can be computed again.
+4. A price belongs to whoever sells the model: at another provider the same name has another price, or none.
 
 Kinds of tokens follow the provider's bill: fresh input, cache reads, cache writes (5 minutes, 1 hour), output.
 A kind without a rate of its own costs what its parent kind costs (1 h write → write → input). A tier applies
@@ -13,24 +14,24 @@ to the whole request once its input, caches included, is *above* the threshold (
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from vestibule.config.providers import Provider
 from vestibule.core.canonical import canonical_json, digest_bytes
 from vestibule.core.errors import DependencyDown
+from vestibule.cost.price_overlay import overlays
+from vestibule.cost.price_source import FORM, compile_table, version
 
-FORM = 1
 MILLION = 1_000_000
-_NANO = 1_000_000_000
-_KINDS = ("input", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "output")
 _PARENT = {
     "cache_read": "input",
     "cache_write": "input",
@@ -77,6 +78,8 @@ class ModelPrice(NamedTuple):
     model: str
     rates: Mapping[str, Rate]
     table_digest: str
+    request: int = 0
+    """Nano-USD of each request, whatever it uses: what the operator holds for a model without a price."""
 
     def _rate(self, kind: str, all_input: int) -> int:
         name: str | None = kind
@@ -97,7 +100,7 @@ class ModelPrice(NamedTuple):
             + tokens.cache_write_1h * self._rate("cache_write_1h", total)
             + tokens.output * self._rate("output", total)
         )
-        return -(-numerator // MILLION)
+        return -(-numerator // MILLION) + self.request
 
     def ceiling(self, all_input: int, output: int, *, hour_cache: bool = True) -> int:
         """Nano-USD that a request with at most so many tokens can cost, whatever kinds the input splits into.
@@ -111,55 +114,130 @@ class ModelPrice(NamedTuple):
         }
         dearest = max(self._rate(kind, step) for kind in kinds for step in steps)
         dearest_output = max(self._rate("output", step) for step in steps)
-        return -(-(all_input * dearest + output * dearest_output) // MILLION)
+        return -(-(all_input * dearest + output * dearest_output) // MILLION) + self.request
 
 
 class Prices(Protocol):
     """Where the gateway asks for prices."""
 
-    def find(self, model: str, at: datetime) -> ModelPrice | None:
-        """None: unknown. Raises `DependencyDown("prices")` when there is no table to ask."""
+    def find(self, model: str, at: datetime, provider: str = "") -> ModelPrice | None:
+        """None: unknown. `provider` is the operator's name of it, or of a price list; "": whoever makes the model.
+
+        Raises `DependencyDown("prices")` when there is no table to ask.
+        """
         ...
 
 
 class PriceTable:
-    """A compiled table: plain integers, answers without genai-prices."""
+    """A compiled table with its overlays: plain integers, answers without genai-prices."""
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        if data.get("form") != FORM or not isinstance(data.get("models"), list):
+    def __init__(self, data: Mapping[str, Any], overlays: Sequence[Mapping[str, Any]] = ()) -> None:
+        if data.get("form") != FORM or not isinstance(data.get("providers"), dict):
             raise ValueError("not a compiled price table of this form")
         self.data = data
+        self.overlays = tuple(overlays)
         self.source = str(data["source"])
-        self.digest = digest_bytes(canonical_json(data))
-        self._found: dict[tuple[str, date], ModelPrice | None] = {}
+        self.digest = digest_bytes(canonical_json({"table": data, "overlays": list(self.overlays)}))
+        self._found: dict[tuple[str, date, tuple[str, ...], bool], ModelPrice | None] = {}
 
-    def find(self, model: str, at: datetime) -> ModelPrice | None:
-        """The model's rates at that time. Time of day does not matter: such prices are not compiled."""
-        day = at.astimezone(UTC).date()
-        key = (model, day)
+    def find(
+        self, model: str, at: datetime, provider: str = "", *, also: Sequence[str] = (), batch: bool = False
+    ) -> ModelPrice | None:
+        """The model's rates at that time. Time of day does not matter: such prices are not compiled.
+
+        `also` are further lists to look into, in order, each with its overlays first. `batch`: as part of a batch.
+        """
+        names = tuple(name for name in (provider, *also) if name)
+        key = (model, at.astimezone(UTC).date(), names, batch)
         if key not in self._found:
             if len(self._found) > 1000:
                 self._found.clear()
-            self._found[key] = self._look_up(model, day)
+            self._found[key] = self._look_up(*key)
         return self._found[key]
 
-    def _look_up(self, model: str, day: date) -> ModelPrice | None:
+    def seller(self, base_url: str) -> str:
+        """The price list of who answers at that address; empty: nobody's that is known."""
+        for name, provider in self.data["providers"].items():
+            if provider["models"] and re.match(provider["api"], base_url):
+                return str(name)
+        return ""
+
+    def _look_up(self, model: str, day: date, names: tuple[str, ...], batch: bool) -> ModelPrice | None:
         name = model.lower()
-        for entry in self.data["models"]:
-            if not _matches(entry["match"], name):
-                continue
-            chosen = None
-            for price in entry["prices"]:
-                if price["from"] is None or day >= date.fromisoformat(price["from"]):
-                    chosen = price
-            if chosen is None:
-                return None
-            rates = {
-                kind: Rate(value["base"], tuple((start, rate) for start, rate in value["tiers"]))
-                for kind, value in chosen["rates"].items()
-            }
-            return ModelPrice(str(entry["id"]), rates, self.digest)
+        if not names:
+            makers = self.data["providers"].items()
+            names = tuple(key for key, item in makers if item["makes"] and _matches(item["makes"], name))[:1]
+        for provider in names:
+            for item in self.overlays:
+                rates = _overlaid(item["providers"].get(provider, ()), name, day)
+                if rates is not None:
+                    return ModelPrice(model, rates, self.digest)
+        for provider in names:
+            found = self._listed(provider, name, day, batch=batch)
+            if found is not None:
+                return found
         return None
+
+    def _listed(self, provider: str, name: str, day: date, *, batch: bool) -> ModelPrice | None:
+        entry = self.data["providers"].get(provider)
+        if entry is None:
+            return None
+        spelled = _dashed(name)
+        for candidate in (name,) if spelled == name else (name, spelled):
+            for seller in (provider, *entry["also"]):
+                for model in self.data["providers"].get(seller, {}).get("models", ()):
+                    if _matches(model["match"], candidate):
+                        return self._price(model, day, batch=batch)
+        return None
+
+    def _price(self, model: Mapping[str, Any], day: date, *, batch: bool) -> ModelPrice | None:
+        chosen = _last(model["prices"], day)
+        if chosen is None:
+            return None
+        rates = dict(chosen["rates"])
+        if batch:
+            changes = [item for item in model.get("batch", ()) if _holds(item, day)]
+            if not changes:
+                return None  # no price of its own is not the same price
+            for item in reversed(changes):
+                rates.update(item["rates"])
+        return ModelPrice(str(model["id"]), _rates(rates), self.digest)
+
+
+def _holds(item: Mapping[str, Any], day: date) -> bool:
+    return item["from"] is None or day >= date.fromisoformat(item["from"])
+
+
+def _last(items: Sequence[Mapping[str, Any]], day: date) -> Mapping[str, Any] | None:
+    return next((item for item in reversed(items) if _holds(item, day)), None)
+
+
+def _rates(rates: Mapping[str, Any]) -> dict[str, Rate]:
+    return {
+        kind: Rate(value["base"], tuple((start, rate) for start, rate in value["tiers"]))
+        for kind, value in rates.items()
+    }
+
+
+def _overlaid(entries: Sequence[Mapping[str, Any]], name: str, day: date) -> dict[str, Rate] | None:
+    fitting = [item for item in entries if any(fnmatch.fnmatchcase(name, glob) for glob in item["models"])]
+    chosen = _last(fitting, day)
+    return None if chosen is None else _rates(chosen["rates"])
+
+
+_COMPACT = re.compile(r"-(20[0-9]{2})(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])(?=-|:|$)")
+
+
+def _dashed(name: str) -> str:
+    """`-20251211` as `-2025-12-11`: some lists write days so. Days that do not exist stay as they are."""
+
+    def dashed(match: re.Match[str]) -> str:
+        try:
+            return f"-{date(int(match[1]), int(match[2]), int(match[3])).isoformat()}"
+        except ValueError:
+            return match[0]
+
+    return _COMPACT.sub(dashed, name)
 
 
 def _matches(clause: Mapping[str, Any], name: str) -> bool:
@@ -183,91 +261,32 @@ def _matches(clause: Mapping[str, Any], name: str) -> bool:
     raise ValueError(f"unknown match operator {op!r}")
 
 
-def compile_table(provider: str = "anthropic") -> dict[str, Any]:
-    """Read genai-prices (0.2 to 0.6 s of import) into plain data of integers.
-
-    Models whose prices depend on the time of day, or are finer than a nano-USD per million tokens, are left out:
-    they count as unknown, which refuses.
-    """
-    from genai_prices import data
-
-    found = next(item for item in data.providers if item.id == provider)
-    models = []
-    for model in found.models:
-        prices = _compile_prices(model)
-        if prices:
-            models.append({"id": model.id, "match": _compile_match(model.match), "prices": prices})
-    return {"form": FORM, "source": f"genai-prices {_version()}", "provider": provider, "models": models}
-
-
-def _compile_prices(model: Any) -> list[dict[str, Any]]:
-    from genai_prices.types import ModelPrice as Source
-    from genai_prices.types import StartDateConstraint
-
-    conditional = (
-        [(None, model.prices)]
-        if isinstance(model.prices, Source)
-        else [(item.constraint, item.prices) for item in model.prices]
-    )
-    found: list[dict[str, Any]] = []
-    for constraint, price in conditional:
-        if constraint is not None and not isinstance(constraint, StartDateConstraint):
-            return []
-        rates = _compile_rates(price)
-        if rates is None:
-            return []
-        found.append({"from": constraint.start_date.isoformat() if constraint else None, "rates": rates})
-    # The first entry holds when no condition does, whatever its own says (genai-prices, `get_prices`).
-    if found:
-        found[0]["from"] = None
-    return found
-
-
-def _compile_rates(price: Any) -> dict[str, Any] | None:
-    rates: dict[str, Any] = {}
-    for kind in _KINDS:
-        value = getattr(price, f"{kind}_mtok")
-        if value is None:
-            continue
-        if isinstance(value, Decimal):
-            base, tiers = _nano(value), []
-        else:
-            base, tiers = _nano(value.base), [[tier.start, _nano(tier.price)] for tier in value.tiers]
-        if base is None or any(rate is None for _, rate in tiers):
-            return None
-        rates[kind] = {"base": base, "tiers": tiers}
-    return rates if {"input", "output"} <= rates.keys() else None
-
-
-def _nano(usd: Decimal) -> int | None:
-    value = usd * _NANO
-    return int(value) if value == value.to_integral_value() else None
-
-
-def _compile_match(clause: Any) -> dict[str, Any]:
-    name = type(clause).__name__
-    if name in ("ClauseOr", "ClauseAnd"):
-        items = clause.or_ if name == "ClauseOr" else clause.and_
-        return {"or" if name == "ClauseOr" else "and": [_compile_match(item) for item in items]}
-    for op in ("equals", "starts_with", "ends_with", "contains", "regex"):
-        if hasattr(clause, op):
-            return {op: getattr(clause, op)}
-    raise ValueError(f"unknown match clause {name}")
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("genai-prices")
+_SELLERS = {"anthropic": "anthropic", "azure": "azure", "gemini": "google", "vertex": "google", "watsonx": "watsonx"}
+"""APIs that one seller has, whatever address the operator reaches it by."""
 
 
 class PriceBook:
-    """The table of this installation: from its cache in the state folder, else compiled.
+    """The table of this installation: from its cache in the state folder, else compiled; then the overlays.
 
     Loading starts in the background, so that start-up does not wait for it; `find` does.
     """
 
-    def __init__(self, folder: Path | None, *, compiler: Callable[[], dict[str, Any]] = compile_table) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        files: tuple[Path, ...] = (),
+        providers: Mapping[str, Provider] | None = None,
+        compiler: Callable[[], dict[str, Any]] = compile_table,
+    ) -> None:
+        """`files` are the operator's. With `providers` a price is the one of the provider that is asked; without, that
+        of whoever makes the model.
+
+        Raises:
+            ConfigError: a price file cannot be used.
+        """
+        self._overlays = overlays(files)
+        self._providers = providers
         self._folder = folder
         self._compiler = compiler
         self._table: PriceTable | None = None
@@ -289,8 +308,17 @@ class PriceBook:
             )
         return self._table
 
-    def find(self, model: str, at: datetime) -> ModelPrice | None:
-        return self.table.find(model, at)
+    def find(self, model: str, at: datetime, provider: str = "") -> ModelPrice | None:
+        table = self.table
+        if self._providers is None:
+            return table.find(model, at)
+        config = self._providers.get(provider)
+        if config is None:
+            return None
+        if config.api == "scripted":
+            return table.find(model, at)
+        seller = _SELLERS.get(config.api) or table.seller(config.base_url)
+        return table.find(model, at, provider, also=(seller,) if seller else ())
 
     def _load(self) -> None:
         try:
@@ -299,18 +327,18 @@ class PriceBook:
             self._error = error
 
     def _cache(self) -> Path | None:
-        return self._folder / f"prices-{FORM}-{_version()}.json" if self._folder else None
+        return self._folder / f"prices-{FORM}-{version()}.json" if self._folder else None
 
     def _from_cache(self) -> PriceTable | None:
         path = self._cache()
         try:
-            return PriceTable(json.loads(path.read_bytes())) if path else None
+            return PriceTable(json.loads(path.read_bytes()), self._overlays) if path else None
         except (OSError, ValueError, KeyError, AttributeError):
             return None
 
     def _compiled(self) -> PriceTable:
         data = self._compiler()
-        table = PriceTable(data)
+        table = PriceTable(data, self._overlays)
         path = self._cache()
         if path:
             try:
@@ -331,8 +359,33 @@ class FreePrices:
         self._prices = prices
         self._models = models
 
-    def find(self, model: str, at: datetime) -> ModelPrice | None:
-        found = self._prices.find(model, at)
+    def find(self, model: str, at: datetime, provider: str = "") -> ModelPrice | None:
+        found = self._prices.find(model, at, provider)
         if found is None and model in self._models:
             return ModelPrice(model, {}, "scripted")
         return found
+
+
+class CeilingPrices:
+    """Prices of which those that are unknown are an amount for each request: the operator's `unknown_price_usd`."""
+
+    def __init__(self, prices: Prices, nano_usd: int) -> None:
+        self._prices = prices
+        self._nano_usd = nano_usd
+
+    def find(self, model: str, at: datetime, provider: str = "") -> ModelPrice | None:
+        found = self._prices.find(model, at, provider)
+        return found if found is not None else ModelPrice(model, {}, f"ceiling:{self._nano_usd}", self._nano_usd)
+
+
+__all__ = [
+    "CeilingPrices",
+    "FreePrices",
+    "ModelPrice",
+    "PriceBook",
+    "PriceTable",
+    "Prices",
+    "Rate",
+    "Tokens",
+    "compile_table",
+]

@@ -11,9 +11,10 @@ from vestibule.agents.registry import adapter
 from vestibule.boundary.models.formats.base import FormatName
 from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.boundary.models.routing import Route, resolve
+from vestibule.config.load import operator_config_path
 from vestibule.core.errors import ConfigError, DependencyDown
 from vestibule.core.text.secrets import KnownSecret
-from vestibule.cost.prices import FreePrices, ModelPrice, PriceBook, Prices
+from vestibule.cost.prices import CeilingPrices, FreePrices, ModelPrice, PriceBook, Prices
 from vestibule.identity.keys import read_key
 from vestibule.pipeline.hosting import GatewayHost, loopback_listener
 from vestibule.pipeline.record import RunRecord
@@ -29,7 +30,7 @@ def upstreams_of(services: Services, record: RunRecord, host: GatewayHost) -> tu
     """
     if not record.provider:
         return (), _NoPrices()
-    prices = PriceBook(services.home)
+    prices = price_book(services)
     routes = routes_of(services, record)[1]
     if not record.scripted:
         found = tuple(
@@ -69,10 +70,23 @@ def routes_of(services: Services, record: RunRecord) -> tuple[FormatName, tuple[
     return resolve(operator.models, operator.model_aliases, name, formats)
 
 
+def price_book(services: Services) -> Prices:
+    """The prices of this installation: the compiled table, the shipped overlay and the operator's files.
+
+    Raises:
+        ConfigError: a price file of the operator's cannot be used.
+    """
+    folder = operator_config_path(services.environ).parent
+    files = tuple(folder / Path(name).expanduser() for name in services.operator.prices)
+    book = PriceBook(services.home, files=files, providers=services.operator.models)
+    most = services.operator.budget.unknown_price_usd
+    return book if most is None else CeilingPrices(book, most)
+
+
 class _NoPrices:
     """An agent without a model has nothing to price; whatever it asks for is unknown, and so refused."""
 
-    def find(self, model: str, at: datetime) -> ModelPrice | None:  # noqa: ARG002
+    def find(self, model: str, at: datetime, provider: str = "") -> ModelPrice | None:  # noqa: ARG002
         return None
 
 

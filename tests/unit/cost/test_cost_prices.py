@@ -87,7 +87,7 @@ def test_price_history_is_kept() -> None:
     assert ours("claude-opus-4-6", tokens, datetime(2026, 3, 13, tzinfo=UTC)) == 300_000 * 5_000
 
 
-@pytest.mark.parametrize("model", ["", "gpt-5", "claude", "claude-sonnet-99", "sonnet", "x" * 1000])
+@pytest.mark.parametrize("model", ["", "claude", "claude-sonnet-99", "sonnet", "x" * 1000])
 def test_unknown_models_have_no_price(model: str) -> None:
     assert TABLE.find(model, NOW) is None
 
@@ -109,7 +109,7 @@ def test_table_is_integers_and_its_digest_names_its_content() -> None:
     text = json.dumps(TABLE.data)
     assert PriceTable(json.loads(text)).digest == TABLE.digest
     changed = json.loads(text)
-    changed["models"][0]["prices"][0]["rates"]["input"]["base"] += 1
+    changed["providers"]["anthropic"]["models"][0]["prices"][0]["rates"]["input"]["base"] += 1
     assert PriceTable(changed).digest != TABLE.digest
     assert TABLE.source.startswith("genai-prices ")
 
@@ -133,17 +133,17 @@ def test_book_compiles_once_and_reads_its_cache_afterwards(tmp_path: Path) -> No
         calls.append(1)
         return dict(TABLE.data)
 
-    assert PriceBook(tmp_path, compiler=compiler).table.digest == TABLE.digest
-    assert PriceBook(tmp_path, compiler=compiler).table.digest == TABLE.digest
+    assert PriceBook(tmp_path, compiler=compiler).table.data == TABLE.data
+    assert PriceBook(tmp_path, compiler=compiler).table.data == TABLE.data
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"form": 99}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"form": 1}', b'{"form": 2}', b"\xff"])
 def test_damaged_cache_is_compiled_anew(tmp_path: Path, content: bytes) -> None:
     PriceBook(tmp_path, compiler=lambda: dict(TABLE.data)).table  # noqa: B018
     (cache,) = tmp_path.glob("prices-*.json")
     cache.write_bytes(content)
-    assert PriceBook(tmp_path, compiler=lambda: dict(TABLE.data)).table.digest == TABLE.digest
+    assert PriceBook(tmp_path, compiler=lambda: dict(TABLE.data)).table.data == TABLE.data
 
 
 def test_cache_that_cannot_be_written_does_not_matter(tmp_path: Path) -> None:

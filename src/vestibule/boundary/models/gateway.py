@@ -383,12 +383,12 @@ class _Request:
         if upstream is None or asked.model not in gateway._names:
             return Facts(model_allowed=False, refusal=rules.model_refusal(asked.model, gateway._task.agent.model))
         sent = outgoing(asked, raw, upstream, headers, await gateway._keys.secret(upstream))
-        price = gateway._prices.find(upstream.model, datetime.now(UTC))
+        price = gateway._prices.find(upstream.model, datetime.now(UTC), upstream.provider)
         if price is None:
             return Facts(price_known=False, refusal=rules.price_refusal(asked.model))
         tokens = rules.input_tokens(asked, len(raw), rules.next_ratio(gateway._largest_ratio))
         if asked.operation == "count":
-            tokens = 0  # counting is free
+            tokens, price = 0, price._replace(request=0)  # counting is free
         ceiling = Usage(
             requests=1,
             input_tokens=tokens,

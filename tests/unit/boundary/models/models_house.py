@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from vestibule.core.money import NANO
 from vestibule.core.ports import PolicyInput
 from vestibule.core.verdict import Ruling, Verdict
 from vestibule.cost.ledger import Ledger
-from vestibule.cost.prices import PriceTable, compile_table
+from vestibule.cost.prices import ModelPrice, PriceTable, compile_table
 from vestibule.store.database import Database
 
 MODEL = "claude-sonnet-5"
@@ -214,7 +215,14 @@ class House:
 _TABLE: list[PriceTable] = []
 
 
+class MakersPrices(PriceTable):
+    """What a model costs at its maker's, whatever the provider of a test is called."""
+
+    def find(self, model: str, at: datetime, *_: Any, **__: Any) -> ModelPrice | None:
+        return super().find(model, at)
+
+
 def table() -> PriceTable:
     if not _TABLE:
-        _TABLE.append(PriceTable(compile_table()))
+        _TABLE.append(MakersPrices(compile_table()))
     return _TABLE[0]
