@@ -48,8 +48,15 @@ class Frames:
         Raises:
             WireError: a frame is larger than allowed.
         """
-        self._buffer += chunk
         found: list[Frame] = []
+        if not self._buffer and b"\r" not in chunk:
+            # What providers send: whole events, ended by two line feeds.
+            parts = chunk.split(b"\n\n")
+            chunk = parts.pop()
+            found = [_plain_frame(part) for part in parts]
+            if not chunk:
+                return found
+        self._buffer += chunk
         begin = 0
         while True:
             match = _BLANK.search(self._buffer, max(begin, self._scanned - 3))
@@ -80,8 +87,18 @@ class Frames:
         return bytes(self._buffer)
 
 
+def _plain_frame(part: bytes) -> Frame:
+    """A frame without its two line feeds, and without carriage returns."""
+    if part.startswith(b"event: "):
+        end = part.find(b"\n")
+        if end > 0 and part.startswith(b"data: ", end + 1) and part.find(b"\n", end + 7) < 0:
+            return Frame(part + b"\n\n", part[7:end].strip().decode("ascii", "replace"), part[end + 7 :])
+    elif part.startswith(b"data: ") and b"\n" not in part:
+        return Frame(part + b"\n\n", "", part[6:])
+    return _frame(part + b"\n\n")
+
+
 def _frame(raw: bytes) -> Frame:
-    # The usual shape of one data line needs no cutting into lines.
     event = ""
     data: list[bytes] = []
     for line in re.split(rb"\r\n|\n|\r", raw) if b"\r" in raw else raw.split(b"\n"):
@@ -130,7 +147,13 @@ def _loaded(decoder: json.JSONDecoder, data: bytes) -> dict[str, Any]:
     if len(data) > MAX_VALUES and data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
         raise WireError("an event of the provider's answer holds too many values")
     try:
-        value = decoder.decode(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        try:
+            value, end = decoder.scan_once(text, 0)  # type: ignore[attr-defined]  # as `decode`, without its white space
+        except StopIteration:
+            end = -1
+        if end != len(text):
+            value = decoder.decode(text)
     except WireError:
         raise
     except (ValueError, RecursionError):
