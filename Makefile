@@ -36,6 +36,7 @@ lint: $(VENV)/.dev  ## ruff, mypy --strict, import-linter
 bench: test-setup  ## Figures, each beside a peer or a physical limit of the same run
 	-$(MAKE) --no-print-directory build/contextforge/.installed
 	-$(MAKE) --no-print-directory build/sandbox-runtime/.installed
+	-$(MAKE) --no-print-directory build/litellm/.installed
 	VESTIBULE_BENCH_PEERS=1 VESTIBULE_BENCH_CALLS=2400 $(BIN)/python -m pytest tests/bench -m bench -s -q -p no:cacheprovider
 
 walls: test-setup  ## Every attack on the walls, with each wall switched off in turn (as root); writes the page
@@ -90,6 +91,12 @@ build/tools/.installed: tests/tools/package.json tests/tools/package-lock.json |
 build/contextforge/.installed: | $(BIN)/python
 	$(BIN)/python -m venv build/contextforge
 	build/contextforge/bin/python -m pip --disable-pip-version-check install --quiet mcp-contextforge-gateway==1.0.7.post20260921
+	@touch $@
+
+build/litellm/.installed: | $(BIN)/python
+	@tools/setup.sh system nginx:nginx-light
+	$(BIN)/python -m venv build/litellm
+	build/litellm/bin/python -m pip --disable-pip-version-check install --quiet 'litellm[proxy]==1.106.2'
 	@touch $@
 
 build/sandbox-runtime/.installed: | system-test

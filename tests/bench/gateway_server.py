@@ -6,8 +6,6 @@ Kinds: `governed` (all of it), and the same with one layer taken out, which says
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import socket
 import sys
@@ -17,7 +15,7 @@ from typing import Any
 
 MODEL = "claude-sonnet-5"
 RUN = "r00000000000000"
-TOKEN = "bench-task-token"  # noqa: S105
+TOKEN = "bench-task-token"
 
 
 def _done(value: Any) -> Future[Any]:
@@ -101,7 +99,7 @@ def governed(upstream: str, folder: Path, without: frozenset[str]) -> Any:
         ledger=ledger,
         prices=PriceBook(folder),
         task=task,
-        house=House(lambda name, namespace: names.normal(name, namespace), task.scope),
+        house=House(names.normal, task.scope),
         repository="example/app",
     )
 
