@@ -138,7 +138,7 @@ def start_run(services: Services, folder: Path, repo: Path) -> str:
         ("requester_known", "role_defined", "agent_defined", "walls_ok", "config_from_base", "author_trusted"), True
     )
     facts |= {"trigger": "cli", "permission": "admin", "permission_source": "local_user", "is_bot": False, "paid": True}
-    facts |= {"rounds_left": True, "role_earned": True}
+    facts |= {"rounds_left": True, "role_earned": True, "agent_paused": ""}
     resource = {"id": record.id, "role": record.role, "source": record.ticket.source}
     alice = Actor(record.id, ALICE.id, "person")
     services.crossing(record).cross_sync(alice, "task.admit", resource, facts, lambda: (None, {}))

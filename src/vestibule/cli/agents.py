@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vestibule.cli.pauses import pause, paused, release
+
 if TYPE_CHECKING:
     from vestibule.agents.inventory import Listed
     from vestibule.pipeline.record import RunRecord
@@ -18,23 +20,28 @@ START_SECONDS = 60.0
 _STYLES = {"verified": "green", "not verified": "yellow", "not installed": "dim", "any program": ""}
 
 
-@click.command(
+@click.group(
     "agents",
+    invoke_without_command=True,
     short_help="Which agents there are, and what was verified.",
     epilog="Exit codes: 0 listed · 6 with --check, an installed program did not start inside the walls · "
     "2 configuration error.",
 )
 @click.option("--check", is_flag=True, help="Start each installed program inside the walls and let it say its version.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(*, check: bool, as_json: bool) -> int:
+@click.pass_context
+def command(ctx: click.Context, *, check: bool, as_json: bool) -> int:
     """Each adapter: its program in the operator's tool folders, its modes, and the versions it was tested with.
 
     `verified` means that this release's tests drove exactly this version, unmodified, in the modes named, and that it
     obeyed none of the control files planted for it. Any other version may work and is `not verified`.
     """
+    from vestibule.core.errors import OK, VERIFICATION_FAILED
+
+    if ctx.invoked_subcommand is not None:
+        return OK
     from vestibule.agents.inventory import inventory
     from vestibule.cli.output import emit_json
-    from vestibule.core.errors import OK, VERIFICATION_FAILED
     from vestibule.pipeline.services import Services
 
     services = Services()
@@ -52,6 +59,11 @@ def command(*, check: bool, as_json: bool) -> int:
     services.close()
     failed = any(told.get("starts") and not told["starts"]["ok"] for told in agents)
     return VERIFICATION_FAILED if failed else OK
+
+
+command.add_command(pause)
+command.add_command(release)
+command.add_command(paused)
 
 
 def _with_runs(item: Listed, records: list[RunRecord]) -> dict[str, Any]:

@@ -168,11 +168,11 @@ def _measured(  # noqa: PLR0917 one call, named at it
             continue
         per_run = _over([cell.nano_usd for cell in observed], [cell.nano_usd for cell in base], terms)
         if per_run is not None and len(base) >= terms.minimum_hours:
-            found.append(Evidence(measure="run", **common, **per_run))  # type: ignore[arg-type]
+            found.append(Evidence(measure="run", **common, **per_run))
         if window == 1:
             by_hour = _over([sum(cell.nano_usd for cell in observed)], _by_hour(base, first, end), terms)
             if by_hour is not None and not _as_last_week(cells, by_hour["spent_nano_usd"], now, terms):
-                found.append(Evidence(measure="hour", **common, **by_hour))  # type: ignore[arg-type]
+                found.append(Evidence(measure="hour", **common, **by_hour))
     return found
 
 

@@ -11,6 +11,7 @@ Rules it keeps:
    could do by hand: write to the repository and to the state folder. The evidence says how that was found.
 4. The rounds of one run are bounded by the operator, so that sending back without end is not spending without end.
 5. What cannot be found out is a fact that policy denies.
+6. What the agent version spends is judged first (`pause`): of a version that is paused no round begins.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ def local_permission(repo: Path, home: Path, person: Person) -> Permission:
     )
 
 
+def may_write_state(home: Path) -> bool:
+    """Whether the operating-system user of this process may write the state folder."""
+    return _access(home, os.R_OK | os.W_OK | os.X_OK)
+
+
 def _repository_places(repo: Path) -> dict[str, Path]:
     try:
         git = Git.open(repo)
@@ -98,8 +104,11 @@ def facts_of(
     *,
     missing_walls: tuple[str, ...],
     rounds: int,
+    paused: str = "",
 ) -> dict[str, Any]:
-    """The facts of `task.admit`. Pure. `rounds`: how many rounds the operator lets one run have."""
+    """The facts of `task.admit`. Pure. `rounds`: how many rounds the operator lets one run have; `paused`: whether new
+    work of its agent version is (`pause_rules.Standing.fact`).
+    """
     return {
         "requester_known": bool(record.requester),
         "trigger": record.cause.trigger,
@@ -114,6 +123,7 @@ def facts_of(
         "walls_ok": not missing_walls,
         "rounds_left": 1 <= record.round <= rounds,
         "role_earned": may_take(config, trust, record.role, record.agent.name, record.agent.version),
+        "agent_paused": paused,
     }
 
 
@@ -137,15 +147,21 @@ def admit(services: Services, record: RunRecord, details: dict[str, Any]) -> Non
     report: WallsReport = services.with_monitor(services.sandbox.report(), minimum)
     missing = report.missing(minimum)
     permission = permission_of(services, record)
+    from vestibule.pipeline.pause import PauseBook
+    from vestibule.pipeline.pause_effects import paused_words
     from vestibule.pipeline.prepare import read_trust
 
     trust = read_trust(Git.open(record.repo), record.base_commit)
     rounds = services.operator.budget.rounds_per_run
+    standing = PauseBook(services).look(record.agent.name, record.agent.version)
+    resource = {"id": record.id, "role": record.role, "source": record.ticket.source}
+    if standing.paused:
+        resource["paused"] = paused_words(services, record, standing)
     services.crossing(record).cross_sync(
         services.actor(record, "person"),
         ADMIT,
-        {"id": record.id, "role": record.role, "source": record.ticket.source},
-        facts_of(record, config, permission, trust, missing_walls=missing, rounds=rounds),
+        resource,
+        facts_of(record, config, permission, trust, missing_walls=missing, rounds=rounds, paused=standing.fact),
         lambda: (None, {}),
         details={
             "walls_missing": list(missing),

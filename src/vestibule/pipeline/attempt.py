@@ -53,6 +53,7 @@ from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.results import save_export, source_of, start_commit
 from vestibule.pipeline.run_label import recorded_label, view_details
 from vestibule.pipeline.services import Services
+from vestibule.pipeline.spend_guard import SpendGuard
 from vestibule.pipeline.toolchains import Prepared, prepare
 from vestibule.pipeline.transcripts import keep, transcript_of
 from vestibule.sandbox.quota import WorkspaceDisk, clear
@@ -111,6 +112,7 @@ class Attempt:
         self._commands: SandboxedCommands | None = None
         self._servers: SandboxedServers | None = None
         self.instructions: tuple[Instruction, ...] = ()
+        self.spend = SpendGuard(services, record, self._ungranted)
         self.live = LiveScope(services, record, self.crossing, self._ungranted)
         self._trouble: Refused | None = None
         self._dead_gateway = threading.Event()
@@ -165,6 +167,8 @@ class Attempt:
     def _inside(self, living: contextlib.ExitStack) -> tuple[View, WallsReport, float, SandboxResult]:
         """All that has processes, sockets or tokens; `living` ends it, last opened first."""
         started = time.monotonic()
+        living.callback(self.spend.stop)  # after the last settlement
+        self.spend.start()
         host = GatewayHost(self._gateway_died)
         living.callback(host.stop)
         living.callback(self._settle, host)
@@ -334,7 +338,7 @@ class Attempt:
             crossing=self.crossing,
             authenticate=tokens.authenticate,
             upstreams=upstreams,
-            ledger=self.services.ledger,
+            ledger=self.spend,
             prices=prices,
             task=self.task,
             house=house_of(self.record, self.task),

@@ -16,6 +16,7 @@ from vestibule.pipeline.admission import is_admitted, require_rounds_left
 from vestibule.pipeline.answers import Given, feedback_of, follow, give, run_out
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
+from vestibule.pipeline.pause_effects import held_refusal, holder_of, require_free, returned
 from vestibule.pipeline.record import Cause, Feedback, RunRecord
 from vestibule.pipeline.segments import APPROVED, Segments
 from vestibule.pipeline.services import Services
@@ -35,6 +36,7 @@ class Driver:
     def start(self, record: RunRecord) -> RunRecord:
         """Take a prepared run up to its first gate or end. A policy that is not fit stops it before there is a run."""
         self.services.policy(record.repo, record.base_commit)
+        record = returned(self.services, record)
         self.services.runs.create(record)
         self.progress(f"run {record.id}")
         return self._settled(self._perform(record.id, "work", f"work-{record.round}"))
@@ -48,6 +50,10 @@ class Driver:
         record = self._taken_up(record)
         name, key = segment
         if name == "conclude":
+            standing = holder_of(self.services, record)
+            if standing is not None:
+                note = held_refusal(record, standing)
+                return self.services.runs.set(record.id, note=f"{note.reason} {note.next.person}")
             gate = self.services.gates.current(record.id)
             key = gate.id if gate else key
         self.progress(f"run {record.id}")
@@ -143,6 +149,7 @@ class Driver:
                     person="Reload the page, look at what changed, and decide again.",
                 )
             )
+        require_free(self.services, record, choice)
         if choice == "request-changes":
             require_rounds_left(self.services, record)
         segments = Segments(self.services)

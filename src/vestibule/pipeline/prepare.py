@@ -78,15 +78,7 @@ def prepare(
     scripted = False
     if program.needs_model:
         provider, model, scripted = choose_model(operator, agent, model, environ)
-    settings = digest(
-        {
-            "adapter": agent.adapter,
-            "mode": agent.mode,
-            "model": model,
-            "provider": provider,
-            "command": list(request.command),
-        }
-    )
+    settings = settings_digest(agent.adapter, agent.mode, model, provider, request.command)
     ticket = parse_ticket(
         read_ticket(request.ticket), source=request.ticket, author=requester, integrity=Integrity.MEMBER
     )
@@ -104,7 +96,7 @@ def prepare(
             name=name,
             adapter=agent.adapter,
             model=model,
-            version=f"{agent.adapter}@{version}+{model or 'none'}+{settings[7:19]}",
+            version=f"{agent.adapter}@{version}+{model or 'none'}+{settings}",
         ),
         command=request.command,
         native=agent.mode == "native",
@@ -117,6 +109,12 @@ def prepare(
         budget=budget_of(role, operator),
         egress=request.egress,
     )
+
+
+def settings_digest(adapter_name: str, mode: str, model: str, provider: str, command: tuple[str, ...]) -> str:
+    """The last part of an agent's version: 12 hex digits that name how it is started."""
+    settings = {"adapter": adapter_name, "mode": mode, "model": model, "provider": provider, "command": list(command)}
+    return digest(settings)[7:19]
 
 
 def version_now(record: RunRecord, operator: OperatorConfig) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,6 +157,16 @@ class RunStore:
     def all(self, limit: int = 1000) -> list[RunRecord]:
         """Newest first."""
         query = select(tables.runs.c.id, tables.runs.c.document).order_by(tables.runs.c.id.desc()).limit(limit)
+        with self.db.read() as connection:
+            return [_parse(run, document) for run, document in connection.execute(query)]
+
+    def in_states(self, states: Collection[State]) -> list[RunRecord]:
+        """Every run in one of these states, newest first."""
+        query = (
+            select(tables.runs.c.id, tables.runs.c.document)
+            .where(tables.runs.c.state.in_([state.value for state in states]))
+            .order_by(tables.runs.c.id.desc())
+        )
         with self.db.read() as connection:
             return [_parse(run, document) for run, document in connection.execute(query)]
 

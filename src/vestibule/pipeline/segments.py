@@ -32,6 +32,7 @@ from vestibule.pipeline.admission import admit
 from vestibule.pipeline.egress import egress_findings
 from vestibule.pipeline.engine import Segment, Steps
 from vestibule.pipeline.monitor import host_findings
+from vestibule.pipeline.pause_effects import note_held
 from vestibule.pipeline.questions import apply_grants, granted, pending, unheard
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.results import apply_result, last_proposed, result_repository
@@ -241,7 +242,7 @@ class Segments:
             moved_on = old.state is not State.CHECKING or old.round != record.round
             return {} if moved_on else {"state": State.AWAITING_REVIEW, "branch": branch, "note": ""}
 
-        self.runs.change(run, waits)
+        note_held(self.services, self.runs.change(run, waits))
 
     # --- conclude -----------------------------------------------------------------------------------------
 

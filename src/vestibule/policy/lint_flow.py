@@ -33,6 +33,7 @@ ACTIONS = frozenset(
         "host.match",
         "token.issue",
         "agent.pause",
+        "agent.release",
         "change.propose",
         "review.decide",
         "merge",

@@ -86,6 +86,10 @@ def _action(request: PolicyInput) -> str:
     return f"action {_text(request.action)}"
 
 
+def _paused(request: PolicyInput) -> str:
+    return _text(request.resource.get("paused") or request.facts.get("agent_paused"))
+
+
 _STOP = "Stop here; this cannot be allowed in this run."
 _PATH_PERSON = "Nothing to configure: such paths are never accepted. If a real file has this name, rename it."
 
@@ -682,6 +686,50 @@ ENTRIES: dict[str, Entry] = {
         "The run has had all the rounds of work that the operator lets one run have.",
         _STOP,
         "Run the ticket anew, with what was learnt written into it; the operator sets `budget.rounds_per_run`.",
+        _resource,
+    ),
+    "task.agent_paused": Entry(
+        "New work of this agent version is paused.",
+        _STOP,
+        "Look at why with `vestibule agents paused`; `vestibule agents release VERSION --reason …` undoes it.",
+        _paused,
+    ),
+    "task.agent_paused.evidence": Entry(
+        "Log and database do not agree on whether new work of this agent version is paused, so none starts.",
+        _STOP,
+        "Find out who wrote to the state folder; `vestibule agents release VERSION --reason …` settles it.",
+        _paused,
+    ),
+    # agent versions
+    "agent.unknown": Entry(
+        "No run of this agent version is known here.",
+        _STOP,
+        "`vestibule agents` lists the versions that worked.",
+        _resource,
+    ),
+    "agent.no_reason": Entry("Pausing and releasing say why.", _STOP, "Give a reason.", _resource),
+    "agent.permission": Entry(
+        "Only who may write the state folder pauses and releases agent versions.",
+        _STOP,
+        "Ask whoever operates this installation.",
+        _resource,
+    ),
+    "agent.cause": Entry(
+        "Nobody pauses an agent version but the watch over spend, for spend, and people, for reasons of theirs.",
+        _STOP,
+        "Pause it yourself with `vestibule agents pause VERSION --reason …`.",
+        _facts("cause"),
+    ),
+    "agent.not_paused": Entry(
+        "New work of this agent version is not paused.",
+        _STOP,
+        "`vestibule agents paused` lists what is.",
+        _resource,
+    ),
+    "agent.person": Entry(
+        "Only a person lets a paused agent version work again.",
+        _STOP,
+        "Release it yourself with `vestibule agents release VERSION --reason …`.",
         _resource,
     ),
     "token.lease": Entry(

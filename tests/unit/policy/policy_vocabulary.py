@@ -21,7 +21,10 @@ GOOD: dict[str, dict[str, Any]] = {
         "paid": True,
         "rounds_left": True,
         "role_earned": True,
+        "agent_paused": "",
     },
+    "agent.pause": {"cause": "person", "version_known": True, "reason_given": True, "permitted": True},
+    "agent.release": {"paused": True, "reason_given": True, "permitted": True},
     "context.read": READ,
     "context.list": READ,
     "context.search": READ,
@@ -73,6 +76,8 @@ OBJECTIONS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("task.admit", {"author_trusted": False}, {"task.author"}),
     ("task.admit", {"rounds_left": False}, {"task.rounds"}),
     ("task.admit", {"role_earned": False}, {"task.role_earned"}),
+    ("task.admit", {"agent_paused": "paused"}, {"task.agent_paused"}),
+    ("task.admit", {"agent_paused": "task.agent_paused.evidence"}, {"task.agent_paused.evidence"}),
     ("task.admit", {"trigger": "dream"}, {"task.trigger"}),
     *(("task.admit", {"permission": level}, {"task.permission"}) for level in ("none", "read", "triage", "owner", "")),
     ("task.admit", {"permission_source": "claim"}, {"task.permission_source"}),
@@ -139,12 +144,20 @@ OBJECTIONS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("merge", {"base_is_ancestor": False}, {"merge.base"}),
     ("merge", {"target_unmoved_or_mergeable": False}, {"merge.conflict"}),
     ("token.issue", {"lease_live": False}, {"token.lease"}),
+    ("agent.pause", {"version_known": False}, {"agent.unknown"}),
+    ("agent.pause", {"reason_given": False}, {"agent.no_reason"}),
+    ("agent.pause", {"permitted": False}, {"agent.permission"}),
+    ("agent.pause", {"cause": "spend"}, {"agent.cause"}),
+    ("agent.pause", {"cause": "whim"}, {"agent.cause"}),
+    ("agent.release", {"paused": False}, {"agent.not_paused"}),
+    ("agent.release", {"reason_given": False}, {"agent.no_reason"}),
+    ("agent.release", {"permitted": False}, {"agent.permission"}),
 ]
 
 
 def request(action: str, changed: dict[str, Any] | None = None, **parts: Any) -> PolicyInput:
     """A right request for `action`, with some facts changed."""
-    kind = "person" if action in ("review.decide", "task.admit") else "agent"
+    kind = "person" if action in ("review.decide", "task.admit", "agent.pause", "agent.release") else "agent"
     whole: dict[str, Any] = {
         "action": action,
         "subject": {"id": "local:alice" if kind == "person" else "spiffe://example.com/run/r1/agent/a", "kind": kind},

@@ -16,6 +16,7 @@ admit_facts := {
 		"walls_ok": true,
 		"rounds_left": true,
 		"role_earned": true,
+		"agent_paused": "",
 	},
 	"one_of": {
 		"trigger": ["cli", "console", "resume", "rework", "answer", "forge_comment", "forge_label", "schedule", "api"],
@@ -35,6 +36,7 @@ admit_facts := {
 		"walls_ok": "task.walls",
 		"rounds_left": "task.rounds",
 		"role_earned": "task.role_earned",
+		"agent_paused": "task.agent_paused",
 	},
 	"after": {"role_earned": "role_defined"},
 }
