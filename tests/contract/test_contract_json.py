@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -147,11 +150,29 @@ def test_runs_lists_summaries(lived: Lived) -> None:
     assert only["cost_nano_usd"] == lived.object["usage"]["cost_nano_usd"] > 0
 
 
-@pytest.mark.parametrize("by", ["agent", "agent-version", "role", "model", "run"])
+@pytest.mark.parametrize("by", ["agent", "agent-version", "role", "model", "run", "repository", "provider", "day"])
 def test_cost_adds_up_along_every_dimension(lived: Lived, by: str) -> None:
     done = lived.house.vestibule("cost", "--by", by, "--json")
     fits(done.json, shape(by={"const": by}, lines=many(shape(name=TEXT, usage=USAGE)), total=USAGE))
     assert done.json["total"]["cost_nano_usd"] == lived.object["usage"]["cost_nano_usd"]
+
+
+def test_every_export_of_a_real_runs_spend_adds_up_to_the_same(lived: Lived) -> None:
+    usage = lived.object["usage"]
+    page = lived.house.vestibule("cost", "--format", "prometheus").out
+    values = [line.rpartition(" ") for line in page.splitlines() if not line.startswith("#")]
+    cost = sum(Decimal(value) for name, _, value in values if name.startswith("vestibule_llm_cost_usd_total"))
+    assert cost * 10**9 == usage["cost_nano_usd"] > 0
+    tokens = sum(int(value) for name, _, value in values if name.startswith("vestibule_llm_tokens_total"))
+    assert tokens == sum(usage[name] for name in usage if name.endswith("_tokens"))
+    took = [value for name, _, value in values if name.startswith("vestibule_llm_request_duration_seconds_count")]
+    assert sum(map(int, took)) == usage["requests"], "each answer's duration came through the books"
+    denied = [name for name, _, value in values if name.startswith("vestibule_decisions_total") and "deny" in name]
+    assert denied, "the run's refused write is counted"
+    rows = list(csv.DictReader(io.StringIO(lived.house.vestibule("cost", "export", "--focus").out)))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) * 10**9 == usage["cost_nano_usd"]
+    assert {json.loads(row["Tags"])["task"] for row in rows} == {lived.run}
+    assert all(json.loads(row["Tags"])["requester"] for row in rows)
 
 
 def test_check_judges_two_commits(lived: Lived) -> None:

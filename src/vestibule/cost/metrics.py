@@ -174,9 +174,7 @@ class SpendSums:
                 else:
                     self._add(spend)
             self.open = still
-        for spend in read_spends(self._db, since=self._since):
-            if spend.id in self._seen:
-                continue
+        for spend in read_spends(self._db, since=self._since, but=self._seen):
             self._seen[spend.id] = spend.time
             if spend.state == "held":
                 self.open[spend.id] = spend.held_nano_usd
