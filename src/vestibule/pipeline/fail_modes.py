@@ -85,6 +85,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("models", "price table", "dependency.prices", _MODELS + "test_missing_price_table_refuses"),
     ("models", "books of the budget", "dependency.database", _MODELS + "test_locked_ledger_means_no_dispatch"),
     ("models", "ceilings of the run", "dependency.budget", _MODELS + "test_run_without_opened_ceilings_is_refused"),
+    ("models", "guards that can look at texts", "dependency.guards", "tests/unit/boundary/models/test_guard_gateway.py::test_guards_that_cannot_look_refuse_the_request"),
     ("models", "event loop of the gateways", "dependency.gateway", _PIPELINE + "gateway_host.py::test_a_loop_that_breaks_reports_every_gateway"),
     ("changes", "git", "dependency.git", _E2E + "test_missing_git_refuses"),
     ("changes", "git that answers in time and bounds", "dependency.git", "tests/unit/git/test_git_wrapper.py::test_a_git_that_takes_too_long_or_prints_too_much_is_down"),
