@@ -210,6 +210,8 @@ def test_an_answer_without_a_reason_is_incomplete_and_charged_by_no_partial_coun
 @pytest.mark.parametrize("cut", [1, 3, 20])
 def test_a_half_event_at_the_end_is_incomplete(cut: int) -> None:
     assert stream(event(content(text("a"))) + END[:-cut]).error is not None
+    # After the reason as well: what a client would make of it, nobody looked at.
+    assert stream(END + event(content(HARM))[:-cut]).error is not None
 
 
 def test_a_provider_that_gives_its_reason_in_each_chunk_is_read_on() -> None:
@@ -260,6 +262,7 @@ def test_a_turn_that_ended_otherwise_is_not_continued(reason: str) -> None:
     [
         b'data: {"error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}\r\n\r\n',
         b'{"error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}',
+        b'data: {"also": 1, "error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}\n\n',
         b'{\n  "error": {\n    "code": 503,\n    "message": "m",\n    "status": "UNAVAILABLE"\n  }\n}\n',
     ],
 )
@@ -270,6 +273,7 @@ def test_an_error_within_an_answer_ends_it_and_drops_what_was_held(shape: bytes)
     head, bare = found.out[: len(first)], found.out[len(first) :]
     assert head == first
     # Bare, as its SDKs want it: as an event, that for JavaScript takes it for an answer without candidates.
+    assert bare.startswith(b'{"error":')
     assert json.loads(bare)["error"]["code"] == 503
     held = play(machine(WIRE, stream=True, hold_text=True), [first + shape])
     assert held.out == bare

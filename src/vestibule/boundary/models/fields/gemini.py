@@ -38,8 +38,8 @@ from vestibule.boundary.models.fields.gemini_kit import (
     some_texts,
 )
 from vestibule.boundary.models.fields.kit import FieldRefused, data, failed, one_of
+from vestibule.boundary.models.wire.gemini import MAX_CANDIDATES
 
-MOST_CANDIDATES = 8
 MOST_OUTPUT = 65_536
 """What one candidate can be billed at most when the request sets no bound: the largest output limit of its models."""
 _MEDIA = re.compile(r"(image|audio|video|text)/[a-z0-9.+-]{1,60}\Z|application/(pdf|json)\Z")
@@ -247,7 +247,7 @@ _TOOL = an_object(
 _GENERATION = an_object(
     "generation_config",
     {
-        "candidateCount": count_of("generation_config.candidate_count", 1, MOST_CANDIDATES),
+        "candidateCount": count_of("generation_config.candidate_count", 1, MAX_CANDIDATES),
         "maxOutputTokens": count_of("generation_config.max_output_tokens", 1, 1_000_000),
         "stopSequences": some_texts("generation_config.stop_sequences"),
         "temperature": a_number("generation_config.temperature"),

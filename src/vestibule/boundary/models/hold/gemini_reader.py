@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vestibule.boundary.models.hold.base import MAX_HELD, Decided, Held, Problem, Scanned, Told
-from vestibule.boundary.models.wire.gemini import Counts, with_earlier
+from vestibule.boundary.models.wire.gemini import MAX_CANDIDATES, Counts, with_earlier
 from vestibule.boundary.models.wire.sse import Twice, WireError, has_twice, word
 
 _CHUNK = frozenset(
@@ -43,7 +43,6 @@ _TOOL_PARTS = frozenset(("executableCode", "codeExecutionResult", "toolCall", "t
 """What a provider's own tools leave behind. Only there when policy names the tool."""
 _BESIDE = frozenset(("thought", "thoughtSignature"))
 _CALL = frozenset(("id", "name", "args"))
-_MOST_CANDIDATES = 8
 
 
 @dataclass(eq=False, slots=True)
@@ -135,7 +134,7 @@ class Reader:
     def _one(self, chunk: Chunk, place: int, given: Any) -> dict[str, Any]:
         value = _known(given, self._candidate_keys)
         index, content, reason = value.get("index", 0), value.get("content"), value.get("finishReason")
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < _MOST_CANDIDATES:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_CANDIDATES:
             raise WireError("a candidate of its answer has no place")
         candidate = self._candidates.setdefault(index, _Candidate())
         if content is not None:

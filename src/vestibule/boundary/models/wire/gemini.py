@@ -19,6 +19,8 @@ from typing import Any
 from vestibule.boundary.models.wire.sse import Frame, WireError, count, dumped, loads, loads_marked
 from vestibule.cost.prices import Tokens
 
+MAX_CANDIDATES = 8
+"""Answers to one request at once; each is billed and held."""
 _PLAIN = re.compile(rb"data: ?([^\r\n]*)(?:\r\n\r\n|\n\n)\Z")
 _LINES = re.compile(rb"\r\n|\n|\r")
 _COUNTS = (
@@ -51,7 +53,7 @@ def event_of(frame: Frame) -> tuple[dict[str, Any] | None, bool]:
     lines = [line for line in _LINES.split(frame.raw) if line]
     said = [line for line in lines if not line.startswith(b":")]
     if not said:
-        return None, not lines
+        return None, False
     if len(said) == 1 and said[0].startswith(b"data:"):
         return loads_marked(said[0][5:].lstrip(b" ")), len(lines) == 1
     return error_of(b"\n".join(said)), False
