@@ -144,7 +144,7 @@ class ResponsesStream:
             raise WireError("its answer goes on after its last event")
         value = loads_once(frame.data)
         kind = value.get("type")
-        if frame.event and frame.event != kind:
+        if not isinstance(kind, str) or (frame.event and frame.event != kind):
             raise WireError("an event's name and its type differ")
         self.told.events += 1
         if kind == "response.output_item.added":
@@ -152,7 +152,7 @@ class ResponsesStream:
         elif kind == "response.output_item.done":
             self._stop(frame, value)
         elif kind in PARTS:
-            self._part(frame, value, str(kind).removeprefix("response."))
+            self._part(frame, value, kind.removeprefix("response."))
         elif kind in BEGINNINGS:
             self._begin(frame, value)
         elif kind in ENDS:

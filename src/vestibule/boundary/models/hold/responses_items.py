@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from vestibule.boundary.models.hold.base import MAX_HELD, Held, Problem, Told
 from vestibule.boundary.models.wire.responses import CALLS, FLOWING, OF_PROVIDER, read_usage, said, text_item
@@ -180,8 +180,10 @@ class Ruling(NamedTuple):
     other: dict[str, Any]
 
 
-def known_kind(kind: Any, provider_tools: bool) -> bool:
+def known_kind(kind: Any, provider_tools: bool) -> TypeGuard[str]:
     """Whether a machine knows items of this kind. A provider's own tools: only if policy names one."""
+    if not isinstance(kind, str):
+        return False
     return kind in CALLS or kind in FLOWING or (provider_tools and kind in OF_PROVIDER)
 
 
@@ -197,9 +199,9 @@ def replaced(
     found: list[dict[str, Any]] = []
     for item in items:
         kind = item.get("type") if isinstance(item, dict) else None
+        if not known_kind(kind, provider_tools):
+            raise WireError("its last event holds an item of an unknown kind")
         if kind not in CALLS and not (texts and kind == "message"):
-            if not known_kind(kind, provider_tools):
-                raise WireError("its last event holds an item of an unknown kind")
             found.append(item)
             continue
         place = next((i for i, ruling in enumerate(waiting) if _same_item(ruling.item, item)), None)

@@ -40,6 +40,7 @@ class OpenItem:
         self.size = 0
         self.parts = _PARTS.get(kind, (f"{kind}.",))
         self._texts: dict[tuple[str, int], TextOf] = {}
+        self._others: list[str] = []
         self._pieces: dict[int, TextOf] = {}
         self._ended: dict[int, str] = {}
         self._strange = False
@@ -92,14 +93,14 @@ class OpenItem:
         part = value.get("part")
         holder = part if isinstance(part, dict) else value
         found = next((holder[name] for name in ("text", "refusal") if isinstance(holder.get(name), str)), "")
-        if not found or found == text.get():
+        if not found or found == text.get() or found in self._others:
             return ""
-        text.add(found)
+        self._others.append(found)
         return found
 
     def known(self) -> list[str]:
-        """The texts that were streamed."""
-        return [text.get() for text in self._texts.values()]
+        """The texts that were streamed, and those that ended one otherwise than it was streamed."""
+        return [*(text.get() for text in self._texts.values()), *self._others]
 
     def new_texts(self, item: dict[str, Any]) -> str:
         """What `item` says that was not streamed."""
@@ -108,8 +109,9 @@ class OpenItem:
 
     def as_held(self) -> Held:
         if self.kind not in CALLS:
-            streamed, whole = "".join(self.known()), "".join(said(self.whole))
-            text = whole if streamed in ("", whole) else f"{streamed}\n{whole}" if whole else streamed
+            streamed, whole = "".join(text.get() for text in self._texts.values()), said(self.whole)
+            texts = dict.fromkeys((streamed, *(text for text in self._others if text not in whole), "".join(whole)))
+            text = "\n".join(filter(None, texts))
             return Held("text", arguments=text.encode("utf-8", "replace"), problem=self.problem)
         if self.problem:
             name = self.start.get("name")

@@ -167,7 +167,7 @@ def _turns(items: list[dict[str, Any]], own: list[bool]) -> int:
     found, before = 0, False
     seen: set[str] = set()
     for item, mine in zip(items, own, strict=True):
-        front = str(item.get("call_id") or "")[:_FRONT]
+        front = _front(item)
         if mine and not before and front not in seen:
             found += 1
         if mine and front:
@@ -177,15 +177,22 @@ def _turns(items: list[dict[str, Any]], own: list[bool]) -> int:
 
 
 def _last_result(items: list[dict[str, Any]], own: list[bool]) -> str:
+    """Texts of the newest results: of one turn's calls, wherever their results stand."""
     found: list[str] = []
+    fronts: set[str] = set()
     for item, mine in zip(reversed(items), reversed(own), strict=True):
-        if mine and found:
+        if mine and found and _front(item) not in fronts:
             break
         if str(item.get("type", "")).endswith(_OUTPUTS):
             output = item.get("output")
             texts = said({"content": output}) if isinstance(output, list) else [str(output)]
             found.insert(0, "\n".join(texts))
+            fronts.add(_front(item))
     return "\n".join(found)
+
+
+def _front(item: dict[str, Any]) -> str:
+    return str(item.get("call_id") or "")[:_FRONT]
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:

@@ -132,19 +132,30 @@ def error_body(kind: str, message: str, refusal: dict[str, Any] | None = None) -
 
 
 def error_event(kind: str, message: str, refusal: dict[str, Any] | None = None) -> bytes:
-    """The same as the last event of a stream. The SDKs raise when they meet `error`."""
-    code = refusal.get("rule") if refusal else None
+    """The same as the last events of a stream. Two, for programs heed one each: the SDKs raise when they meet `error`;
+    Codex passes over that, shows `response.failed`, and does not try again what was an `invalid_prompt`."""
+    code = str(refusal.get("rule") or "") if refusal else ""
     value: dict[str, Any] = {
         "type": "error",
-        "code": code,
+        "code": code or None,
         "message": message,
         "param": None,
         "sequence_number": 0,
-        "error": {"message": message, "type": kind, "param": None, "code": code},
+        "error": {"message": message, "type": kind, "param": None, "code": code or None},
     }
     if refusal is not None:
         value["vestibule"] = refusal
-    return written(value, "error")
+    again = not code or code.startswith("dependency.")
+    response = {
+        "id": "",
+        "object": "response",
+        "created_at": 0,
+        "status": "failed",
+        "error": {"code": "server_error" if again else "invalid_prompt", "message": message},
+        "output": [],
+    }
+    failed = {"type": "response.failed", "sequence_number": 1, "response": response}
+    return written(value, "error") + written(failed, "response.failed")
 
 
 def text_item(text: str, item_id: str) -> dict[str, Any]:
