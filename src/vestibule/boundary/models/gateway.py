@@ -39,6 +39,7 @@ from vestibule.boundary.models.providers import Upstream
 from vestibule.boundary.models.reach import Reach
 from vestibule.boundary.models.routing import Breaker
 from vestibule.boundary.models.rules import Facts
+from vestibule.boundary.models.steer import Steering
 from vestibule.boundary.models.upstream import UpstreamClient, UpstreamLimits
 from vestibule.boundary.models.wire import strict_json
 from vestibule.core.canonical import digest_bytes
@@ -53,6 +54,9 @@ _BODY_SECONDS = 60.0
 _PATIENCE = 3
 """Failures of the provider in a row after which agent programs are asked not to repeat: some would for minutes."""
 _NO_RETRY = ((b"x-should-retry", b"false"),)
+_RETRY = ((b"retry-after", b"5"),)
+_PASSING = ("budget.rate", "budget.concurrent")
+"""What a request meets now and not in a while."""
 LARGE_BYTES = 1 << 20
 LARGE_PARALLEL = 4
 MAX_CONTINUED = 4
@@ -131,6 +135,7 @@ class ModelGateway:
         configured = task.agent.model
         self._names = tuple(dict.fromkeys((configured, *(item.model for item in upstreams)))) if upstreams else ()
         self._decisions = Decisions(crossing, self._names, house, self.refusals.append)
+        self._steering = Steering(task.budget, ledger.usage(task.run))
         self._spender = {
             "agent": task.agent.name,
             "agent_version": task.agent.version,
@@ -244,7 +249,10 @@ class ModelGateway:
         self.refusals.append(found)
         if found.rule.startswith("dependency."):
             status = 503
-        await asgi.answer(send, status, form.error(status, found), _NO_RETRY)
+        headers = _NO_RETRY
+        if found.rule in _PASSING:
+            status, headers = 429, _RETRY
+        await asgi.answer(send, status, form.error(status, found), headers)
 
 
 class _Request:
@@ -304,6 +312,9 @@ class _Request:
         make = self._form.stream if asked.stream else self._form.whole
         answer = make(asked, hold_text=gateway._guards.holds_text)
         self._desk = gateway._guards.answer()
+        steered = gateway._steering.tell(asked)
+        if steered is not asked:
+            asked, raw = steered, written(steered.body)
         for continued in range(MAX_CONTINUED + 1):
             result = await self._one(client, answer, asked, raw, headers)
             if result is None:
@@ -462,6 +473,7 @@ class _Request:
             # Ours, or the process is ending: the hold stays held until it is reconciled.
             decisions.outcome(intent, receipt, ok=False, details={"error": type(error).__name__})
             raise
+        gateway._steering.note(result.usage)
         gateway._failures = gateway._failures + 1 if result.error is not None else 0
         if result.tokens is not None and result.status == 200:
             seen = rules.seen_ratio(result.tokens.all_input, asked, admitted.size)
