@@ -134,7 +134,7 @@ def _path(value: Any, rule: ArgumentRule) -> str:
 
 
 def _by_schema(arguments: dict[str, Any], schema: Mapping[str, Any]) -> None:
-    import jsonschema  # type: ignore[import-untyped]
+    import jsonschema
     from referencing import Registry
 
     _patterns(schema, arguments)
