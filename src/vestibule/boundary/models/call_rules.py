@@ -64,6 +64,9 @@ def judge_call(held: Held, asked: Asked, house: House) -> CallFacts:
     """The facts about one held call."""
     tool = _tool(held, house)
     offered = _offered(held, asked)
+    if tool.kind == "unknown" and offered is not None and offered.provider:
+        # The provider's own, which policy named for the request: it crosses there, and nowhere inside the walls.
+        tool = Tool(kind="other", name=held.name)
     call_rule, arguments = _arguments(held)
     context = tool.kind == "context"
     facts: dict[str, Any] = {

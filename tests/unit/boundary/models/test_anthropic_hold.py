@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 from anthropic_wire import AnthropicWire, block, end, event, start, text, tool
 from hold_matrix import SCENARIOS, WHY, Held, by_rule, machine, play, splits
+from hold_matrix import asked as matrix_asked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vestibule.boundary.models.call_rules import House, judge_call
 from vestibule.boundary.models.formats.base import Offered
 from vestibule.boundary.models.hold.anthropic import AnthropicStream
 from vestibule.boundary.models.hold.anthropic_blocks import MAX_SHOWN
 from vestibule.boundary.models.hold.anthropic_whole import AnthropicCount, AnthropicWhole
 from vestibule.boundary.models.hold.base import MAX_HELD, Decided, Step
 from vestibule.boundary.models.wire.sse import Frames, WireError
+from vestibule.core.model import Scope
+from vestibule.core.tool_names import ToolNames
 
 WIRE = AnthropicWire()
 THINKING = block(
@@ -422,6 +426,20 @@ def test_request_that_offers_a_provider_tool_gets_a_machine_that_knows_it() -> N
     data = start() + SEARCH + end("end_turn")
     assert play(machine(WIRE, stream=True, tools=tools), [data], always).out == data
     assert play(machine(WIRE, stream=True), [data], always).error is not None
+
+
+def test_call_of_a_provider_tool_is_no_unknown_tool_when_it_was_offered_as_one() -> None:
+    """Judged like any call; policy named it for the request, and no program inside the walls carries it out."""
+    house = House(ToolNames("claude-code", {}).normal, Scope(read=("**",), write=()))
+    held = Held("call", "web_search", arguments=b'{"query": "q"}')
+    for provider in (True, False):
+        tools = (Offered("web_search", provider=provider),)
+        found = judge_call(held, matrix_asked(WIRE, stream=True, tools=tools), house)
+        assert found.facts["tool_known"] is provider
+        assert (found.refusal is None) is provider
+    own = Held("call", "Bash", arguments=b'{"command": "x"}')
+    asked = matrix_asked(WIRE, stream=True, tools=(Offered("Bash", provider=True),))
+    assert judge_call(own, asked, house).facts["native_allowed"] is False
 
 
 # --- counts ----------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vestibule.boundary.models.fields.anthropic import check_betas, check_fields
+from vestibule.boundary.models.fields.anthropic import check_fields
+from vestibule.boundary.models.fields.anthropic_betas import check_betas
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.formats.anthropic import Anthropic
 from vestibule.boundary.models.formats.base import Asked, Route
@@ -204,6 +205,57 @@ def test_what_the_provider_would_do_itself_or_nobody_looked_at_is_refused(body: 
 def test_betas_that_enable_provider_side_work_are_refused(beta: str) -> None:
     with pytest.raises(FieldRefused):
         check_betas(f"claude-code-20250219,{beta}")
+
+
+SEARCHED = [
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+    {
+        "type": "web_search_tool_result",
+        "tool_use_id": "srvtoolu_1",
+        "content": [{"type": "web_search_result", "url": "https://docs.example.com/", "encrypted_content": "x"}],
+    },
+    {"type": "text", "text": "found"},
+]
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 2, "allowed_domains": ["docs.example.com"]}
+
+
+def test_provider_tool_and_its_blocks_pass_only_when_policy_names_it() -> None:
+    talk = [{"role": "user", "content": "go"}, {"role": "assistant", "content": SEARCHED}]
+    body = small(messages=talk, tools=[SEARCH])
+    check_fields(body, frozenset(("web_search",)))
+    for named in (frozenset[str](), frozenset(("web_fetch", "code_execution"))):
+        with pytest.raises(FieldRefused):
+            check_fields(small(tools=[SEARCH]), named)
+        for found in SEARCHED[:2]:
+            with pytest.raises(FieldRefused):
+                check_fields(small(messages=[{"role": "assistant", "content": [found]}]), named)
+
+
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        ({**SEARCHED[0], "name": "web_fetch"}, "model.field.content.server_tool_use"),
+        ({**SEARCHED[0], "name": ["web_search"]}, "model.field.content.server_tool_use"),
+        ({**SEARCHED[0], "url": "x"}, "model.field.tool_use.url"),
+        ({**SEARCHED[1], "url": "x"}, "model.field.web_search_tool_result.url"),
+        ({**SEARCHED[1], "content": "x"}, "model.field.web_search_tool_result.content"),
+        ({**SEARCHED[1], "type": "web_fetch_tool_result"}, "model.field.content.web_fetch_tool_result"),
+        (
+            {**SEARCHED[1], "type": "bash_code_execution_tool_result"},
+            "model.field.content.bash_code_execution_tool_result",
+        ),
+    ],
+)
+def test_blocks_of_provider_tools_are_checked_like_all_others(found: dict[str, Any], rule: str) -> None:
+    body = small(messages=[{"role": "user", "content": "go"}, {"role": "assistant", "content": [found]}])
+    with pytest.raises(FieldRefused) as caught:
+        check_fields(body, frozenset(("web_search",)))
+    assert caught.value.rule == rule
+
+
+def test_provider_tool_cannot_take_the_name_of_another() -> None:
+    with pytest.raises(FieldRefused):
+        check_fields(small(tools=[{**SEARCH, "name": "Bash"}]), frozenset(("web_search",)))
 
 
 def test_every_nested_place_is_under_the_allow_list() -> None:

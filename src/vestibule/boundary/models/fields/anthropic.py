@@ -188,6 +188,45 @@ _TOOL_RESULT = fields_of(
         ),
     },
 )
+
+
+def _of_provider(tools: tuple[str, ...], check: Check) -> Check:
+    """A block about a tool that the provider carried out in an earlier turn: only where policy names that tool."""
+
+    def checked(value: Any, seen: Seen) -> None:
+        if not seen.provider_tools.intersection(tools):
+            raise FieldRefused(
+                f"content.{safe_name(value.get('type'))}", "this kind of block may not stand in a message"
+            )
+        check(value, seen)
+
+    return checked
+
+
+def _result_of(kind: str, content: Check) -> Check:
+    return fields_of(
+        kind,
+        {
+            "type": anything,
+            "tool_use_id": text(f"{kind}.tool_use_id"),
+            "content": content,
+            "cache_control": _cache_control,
+            "caller": _CALLER,
+        },
+        ("tool_use_id", "content"),
+    )
+
+
+def _server_tool_use(value: Any, seen: Seen) -> None:
+    name = value.get("name")
+    if not isinstance(name, str) or name not in seen.provider_tools:
+        raise FieldRefused(
+            "content.server_tool_use", "a tool that the provider carries out, and that policy does not name"
+        )
+    _TOOL_USE(value, seen)
+
+
+_CODE_RESULTS = ("code_execution", "bash_code_execution", "text_editor_code_execution")
 _MESSAGE_BLOCKS: dict[str, Check] = {
     **_PLAIN,
     "document": _document,
@@ -198,6 +237,20 @@ _MESSAGE_BLOCKS: dict[str, Check] = {
         "thinking", {"type": anything, "thinking": text("thinking.thinking"), "signature": text("thinking.signature")}
     ),
     "redacted_thinking": fields_of("redacted_thinking", {"type": anything, "data": text("redacted_thinking.data")}),
+    # What the provider itself gave in an earlier turn comes back as it was: it loads nothing for it again.
+    "server_tool_use": _server_tool_use,
+    "web_search_tool_result": _of_provider(
+        ("web_search",), _result_of("web_search_tool_result", data("web_search_tool_result.content", (dict, list)))
+    ),
+    "web_fetch_tool_result": _of_provider(
+        ("web_fetch",), _result_of("web_fetch_tool_result", data("web_fetch_tool_result.content"))
+    ),
+    **{
+        f"{name}_tool_result": _of_provider(
+            ("code_execution",), _result_of(f"{name}_tool_result", data(f"{name}_tool_result.content"))
+        )
+        for name in _CODE_RESULTS
+    },
 }
 _OUTPUT_CONFIG = fields_of(
     "output_config",
@@ -278,6 +331,8 @@ def _tools(value: Any, seen: Seen) -> None:
             name = re.sub(r"_\d{8}\Z", "", kind) if isinstance(kind, str) else kind
             if isinstance(name, str) and name in seen.provider_tools:
                 _PROVIDER_TOOL(item, seen)
+                if item["name"] != name:
+                    raise FieldRefused("tools.name", "a tool that the provider carries out has its own name")
                 continue
             raise FieldRefused(
                 f"tools.{safe_name(name)}", "a tool of this type is carried out by the provider, outside the walls"
@@ -341,49 +396,3 @@ _TOP: dict[str, Check] = {
 def _positive(value: Any, place: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
         raise failed(place)
-
-
-_BETA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_REFUSED_BETAS = (
-    # Each switches on what the field lists above refuse anyway: refused here too, so that the message says it early.
-    "advisor-tool",
-    "agent-memory",
-    "ce-",
-    "code-execution",
-    "compact-",
-    "computer-use",
-    "dreaming",
-    "experimental-",
-    "fallback-credit",
-    "fast-mode",
-    "files-api",
-    "inline-tools",
-    "managed-agents",
-    "mcp-client",
-    "mcp-tunnels",
-    "message-batches",
-    "message-threads",
-    "server-side-",
-    "skills-",
-    "spend-limit",
-    "telemetry-",
-    "user-profiles",
-    "web-fetch",
-    "web-search",
-    "webhooks",
-)
-
-
-def check_betas(header: str) -> str:
-    """The `anthropic-beta` list to send on. Unknown betas pass: without their fields they are words.
-
-    Raises:
-        FieldRefused: a beta that enables what the provider would do itself, or no beta's name.
-    """
-    names = [name.strip() for name in header.split(",") if name.strip()]
-    if len(names) > 64 or not all(_BETA.match(name) for name in names):
-        raise FieldRefused("betas", "the anthropic-beta header is no list of beta names")
-    for name in names:
-        if name.lower().startswith(_REFUSED_BETAS):
-            raise FieldRefused("betas", "a beta in the anthropic-beta header enables what the provider would do itself")
-    return ",".join(names)

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from vestibule.boundary.models import asgi
-from vestibule.boundary.models.fields.anthropic import check_betas, check_fields
+from vestibule.boundary.models.fields.anthropic import check_fields
+from vestibule.boundary.models.fields.anthropic_betas import check_betas
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.formats.base import Asked, FormatName, Offered, Route
 from vestibule.boundary.models.formats.credentials import bearer
