@@ -319,6 +319,19 @@ def fail_modes() -> str:
     return table(("guard", "depends on", "when it breaks", "reason", "test"), rows)
 
 
+def metrics() -> str:
+    from vestibule.cost.metrics import METRICS
+
+    rows = ((code(item.name), item.kind, ", ".join(map(code, item.labels)), item.help) for item in METRICS)
+    return table(("metric", "kind", "labels", "says"), rows)
+
+
+def metric_labels() -> str:
+    from vestibule.cost.metrics import MOST_VALUES
+
+    return table(("label", "values at most"), ((code(name), str(most)) for name, most in MOST_VALUES.items()))
+
+
 def limits() -> str:
     from vestibule.boundary.changes.export import Bounds
     from vestibule.boundary.context.limits import ContextLimits
@@ -426,6 +439,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tool-spellings": tool_spellings,
     "tool-names": tool_names,
     "limits": limits,
+    "metrics": metrics,
+    "metric-labels": metric_labels,
 }
 
 

@@ -152,7 +152,7 @@ def export(form: str | None, version: str, semconv: str, account: str, since: st
 
 
 @command.command("reconcile")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--provider", type=click.Choice(["anthropic", "openai"]), required=True, help="Whose report FILE is.")
 @click.option("--as", "name", default="", metavar="NAME", help="The provider's name in the operator's configuration.")
 @click.option(
