@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from vestibule.boundary.models.hold.base import MAX_HELD, Decided, Held
 from vestibule.boundary.models.hold.gemini_reader import continued, held_call
 from vestibule.boundary.models.wire.sse import WireError
+from vestibule.core.money import NANO
 from vestibule.cost.prices import Tokens
 
 WIRE = GeminiWire()
@@ -492,3 +495,36 @@ def test_no_denied_call_leaves_whatever_a_provider_says(
             assert part["functionCall"]["name"] == "look"
     if found.error is None:
         assert len([held for held in found.held if held.kind == "call"]) == found.scanned.calls
+
+
+_COUNT = st.integers(0, 2_000_000)
+
+
+@given(
+    counts=st.fixed_dictionaries(
+        {"promptTokenCount": _COUNT},
+        optional={
+            "toolUsePromptTokenCount": _COUNT,
+            "candidatesTokenCount": _COUNT,
+            "thoughtsTokenCount": _COUNT,
+        },
+    ),
+    cached=st.integers(0, 100),
+)
+@settings(max_examples=100, deadline=None)
+def test_usage_is_read_and_priced_as_genai_prices_does(counts: dict[str, int], cached: int) -> None:
+    import genai_prices
+    from models_house import table
+
+    counts = {**counts, "cachedContentTokenCount": counts["promptTokenCount"] * cached // 100}
+    found = play(
+        machine(WIRE, stream=True), [event(content(text("a"), reason="STOP", counted=json.dumps(counts)))]
+    ).told.tokens
+    response = {"modelVersion": "gemini-2.5-pro", "usageMetadata": counts}
+    theirs = genai_prices.extract_usage(response, provider_id="google")
+    price = table().find("gemini-2.5-pro", datetime.now(UTC))
+    assert price is not None
+    assert (found.all_input, found.output) == (theirs.usage.input_tokens, theirs.usage.output_tokens or 0)
+    assert found.cache_read == (theirs.usage.cache_read_tokens or 0)
+    nano = theirs.calc_price().total_price * NANO
+    assert price.cost(found) == math.ceil(nano)

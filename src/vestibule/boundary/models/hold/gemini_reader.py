@@ -113,9 +113,9 @@ class Reader:
         if not isinstance(candidates, list | None):
             raise WireError("its answer holds something else than candidates")
         found = [self._one(chunk, place, item) for place, item in enumerate(candidates or ())]
-        if found:
-            chunk.value["candidates"] = found
-        chunk.changed = chunk.changed or chunk.value != value
+        if any(new is not old for new, old in zip(found, candidates or (), strict=True)):
+            chunk.value = {**chunk.value, "candidates": found}
+        chunk.changed = chunk.changed or chunk.value is not value
         feedback, usage = chunk.value.get("promptFeedback"), chunk.value.get("usageMetadata")
         if isinstance(feedback, dict) and word(feedback.get("blockReason")) and not self._candidates:
             self._whole, self.told.stop_reason = True, word(feedback["blockReason"])
@@ -310,7 +310,12 @@ def text_of(value: dict[str, Any]) -> str:
 
 
 def _known(given: Any, keys: frozenset[str], *, strict: bool = False) -> dict[str, Any]:
-    if not isinstance(given, dict) or isinstance(given, Twice) or (strict and given.keys() - keys):
+    """The object without what is not known; the very same object if that is nothing."""
+    if not isinstance(given, dict) or isinstance(given, Twice):
+        raise WireError("its answer has a form that is not known")
+    if given.keys() <= keys:
+        return given
+    if strict:
         raise WireError("its answer has a form that is not known")
     return {key: item for key, item in given.items() if key in keys}
 
