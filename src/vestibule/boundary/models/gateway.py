@@ -27,7 +27,7 @@ from vestibule.boundary.models import asgi, rules
 from vestibule.boundary.models.call_rules import House
 from vestibule.boundary.models.decisions import GOOD, Decisions
 from vestibule.boundary.models.dispatch import outgoing, written
-from vestibule.boundary.models.exchange import RETRYABLE, Admitted, Exchange, Result
+from vestibule.boundary.models.exchange import RETRYABLE, Exchange
 from vestibule.boundary.models.exchanged_keys import ExchangedKeys
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.formats import FORMATS, by_path
@@ -37,6 +37,7 @@ from vestibule.boundary.models.guards.requests import BIG
 from vestibule.boundary.models.hold.base import Answer, Decided, Held
 from vestibule.boundary.models.providers import Upstream
 from vestibule.boundary.models.reach import Reach
+from vestibule.boundary.models.result import Admitted, Result
 from vestibule.boundary.models.routing import Breaker
 from vestibule.boundary.models.rules import Facts
 from vestibule.boundary.models.steer import Steering
