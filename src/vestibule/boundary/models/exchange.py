@@ -57,9 +57,12 @@ _MUCH = 32 * 1024
 
 
 class Watch(Protocol):
-    """Looks at an answer on its way: what may be sent now of what came. Raises `Refused`: nothing more may be."""
+    """Looks at an answer on its way: what may be sent now of what came. Raises `Refused`: nothing more may be.
 
-    def see(self, out: bytes, text: str, *, last: bool = False) -> bytes: ...
+    `last`: it ends here. `failed`: and with an error of the provider's.
+    """
+
+    def see(self, out: bytes, text: str, *, last: bool = False, failed: bool = False) -> bytes: ...
 
 
 class Exchange:
@@ -248,10 +251,13 @@ class Exchange:
         """What the watch lets pass of a step."""
         if self._watch is None or self._cut is not None:
             return step.out if self._cut is None else b""
+        failed = self._answer.told.failed
+        # An error's words are no text of the answer: they are looked at as they stand.
+        text = step.text + step.out.decode("utf-8", "replace") if failed else step.text
         try:
-            if len(step.text) > _MUCH:
-                return await asyncio.to_thread(self._watch.see, step.out, step.text, last=last)
-            return self._watch.see(step.out, step.text, last=last)
+            if len(text) > _MUCH:
+                return await asyncio.to_thread(self._watch.see, step.out, text, last=last, failed=failed)
+            return self._watch.see(step.out, text, last=last, failed=failed)
         except Refused as error:
             self._cut = error
             return b""

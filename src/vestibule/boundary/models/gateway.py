@@ -325,6 +325,9 @@ class _Request:
                 return
             if result.unsent is not None:
                 status, sent, body = result.unsent
+                if (told := gateway._guards.told(body)) is not None:
+                    await self._show(client, told)
+                    return
                 if client.started:
                     await client.body(self._form.error_event(_PROVIDER_REFUSED), more=False)
                     return

@@ -275,6 +275,19 @@ def test_a_call_that_writes_a_version_out_of_range_is_refused() -> None:
     assert desk(SPRING).judge_call(call(path="pom.xml", content=POM.format("5.3.9"))) is None
 
 
+def test_what_only_the_json_of_a_call_looks_like_is_no_package() -> None:
+    rules = VersionRules("npm", {"*": "[2.0.0,3.0.0)"})
+    assert desk(rules).judge_call(call(path="1.0.0", content="hello")) is None
+    assert desk(rules).judge_call(call(path="a", content='{"left-pad": "1.0.0"}')) is not None
+
+
+def test_an_answer_that_fails_shows_the_providers_error_and_none_of_its_text() -> None:
+    it = desk(JsonOfSchema(SCHEMA))
+    it.judge_text(text("half an answ"))
+    assert it.see(b"text", "half an answ") == b""
+    assert it.see(b"error", "overloaded", last=True, failed=True) == b"error"
+
+
 def test_a_validator_that_breaks_denies() -> None:
     assert not desk(Mine("x")).judge_text(text("break")).allowed
     assert desk(Mine("x")).judge_call(call(content="break")) is not None

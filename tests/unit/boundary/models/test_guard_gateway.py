@@ -184,6 +184,24 @@ def test_nothing_found_sends_the_very_bytes(house: House) -> None:
     assert b"".join(seen) == raw
 
 
+@pytest.mark.parametrize("status", [401, 500])
+def test_a_provider_that_repeats_the_key_in_its_error_is_not_passed_on(house: House, status: int) -> None:
+    async def repeating(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await receive()
+        said = {"type": "error", "error": {"type": "authentication_error", "message": f"invalid key: {VALUE}"}}
+        head = {"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]}
+        await send(head)
+        await send({"type": "http.response.body", "body": json.dumps(said).encode()})
+
+    client = models_house.sdk(house.token, with_guards(house).open(repeating))
+    with pytest.raises(anthropic.PermissionDeniedError) as raised:
+        ask(client, stream=False)
+    assert raised.value.body["vestibule"]["rule"] == "model.answer.secret"
+    assert VALUE[:12] not in str(raised.value)
+
+
 def test_guards_that_cannot_look_refuse_the_request(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     client = sdk(with_guards(house), says("hello"))
 

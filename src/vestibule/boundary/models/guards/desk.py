@@ -66,6 +66,14 @@ class Guards:
         """Raises `DependencyDown`: `guards`."""
         return await self._requests.review(asked)
 
+    def told(self, body: bytes) -> Refusal | None:
+        """What a provider's error answer tells: some repeat the key that they were shown."""
+        try:
+            found = self.known.look(body.decode("utf-8", "replace")).found
+        except Exception as error:  # noqa: BLE001 a guard that breaks has not let anything pass
+            return guards_down(error).refusal
+        return _answer_secret(found) if found else None
+
     def answer(self) -> AnswerDesk:
         return AnswerDesk(self)
 
@@ -83,7 +91,7 @@ class AnswerDesk:
         self._texts = self._replaced = self._redacted = self._refused = 0
         self._found = ""
 
-    def see(self, out: bytes, text: str, *, last: bool = False) -> bytes:
+    def see(self, out: bytes, text: str, *, last: bool = False, failed: bool = False) -> bytes:
         """What of `out` may be sent now; see `Flow.see`.
 
         Raises:
@@ -96,6 +104,9 @@ class AnswerDesk:
         if self._flow.stopped:
             self._found = "model.answer.secret"
             raise Refused(_answer_secret(self._flow.sight.found))
+        if failed:
+            self._waiting.clear()  # of a turn that never ended nothing was judged
+            return ready
         if not self._finals or self._calls:
             return self._released(ready)
         # Whether a text is a turn's last one is known at its end only.
@@ -133,8 +144,10 @@ class AnswerDesk:
         self._calls = True
         known = self._guards.known
         try:
-            texts = [held.name, *_texts_of(held)]
-            sight = known.look("\n".join(texts)) if known else None
+            texts = _texts_of(held)
+            # As it stands too: a call is kept in the agent's history as it was written.
+            raw = held.arguments.decode("utf-8", "replace")
+            sight = known.look("\n".join((held.name, *texts, raw))) if known else None
         except Exception as error:  # noqa: BLE001 a guard that breaks has not let anything pass
             return guards_down(error).refusal
         if sight is not None and sight.found:
@@ -217,7 +230,7 @@ def _texts_of(held: Held) -> list[str]:
         return [raw]
     out: list[str] = []
     _each_text(value, out)
-    return [*out, raw] if len(out) != 1 else out
+    return out
 
 
 def _each_text(value: Any, out: list[str]) -> None:
