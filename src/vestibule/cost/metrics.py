@@ -280,7 +280,7 @@ class Metrics:
         limits: dict[Labels, int] = {}
         budgets = tables.budgets
         runs = budgets.c.key.like("run:%")
-        with self._db.snapshot() as connection:
+        with self._db.read() as connection:
             total = select(func.sum(budgets.c.held_nano_usd), func.sum(budgets.c.spent_nano_usd)).where(runs)
             for held_sum, spent_sum in connection.execute(total):
                 held[every], spent[every] = int(held_sum or 0), int(spent_sum or 0)
@@ -297,7 +297,7 @@ class Metrics:
 
     def _runs(self) -> dict[Labels, int]:
         found: dict[Labels, int] = {}
-        with self._db.snapshot() as connection:
+        with self._db.read() as connection:
             for state, number in connection.execute(
                 select(tables.runs.c.state, func.count()).group_by(tables.runs.c.state)
             ):

@@ -128,7 +128,7 @@ def budget_lines(db: Database, *, now: str) -> list[BudgetLine]:
     """
     budgets = tables.budgets
     lines = []
-    with db.snapshot() as connection:
+    with db.read() as connection:
         for row in connection.execute(select(budgets).order_by(budgets.c.key)):
             named = budget_name(row.key, row.name, now)
             if named is None:

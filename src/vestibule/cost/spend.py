@@ -108,7 +108,7 @@ def read_spends(
         query = query.where(HOLDS.c.time < until)
     if ids is not None:
         query = query.where(HOLDS.c.id.in_(tuple(ids)))
-    with db.snapshot() as connection:
+    with db.read() as connection:
         for row in connection.execution_options(yield_per=1000).execute(query):
             if row.id not in but:
                 yield spend_of(row)

@@ -33,7 +33,6 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = make_engine(url)
-        self._snapshots: Engine | None = None
         with self._explained():
             self._migrate()
 
@@ -59,23 +58,8 @@ class Database:
         with self._explained(), self.engine.connect().execution_options(vestibule_reads=True) as connection:
             yield connection
 
-    @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """For long reads: the state of one moment, and nobody who writes waits for it."""
-        if self._snapshots is None:
-            self._snapshots = make_engine(self.url, immediate=False)
-        with self._explained(), self._snapshots.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN DEFERRED")
-            else:
-                connection.execution_options(isolation_level="REPEATABLE READ")
-            yield connection
-            connection.rollback()
-
     def close(self) -> None:
         self.engine.dispose()
-        if self._snapshots is not None:
-            self._snapshots.dispose()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spend_books import VERSION, Books
 
+from vestibule.config.spending import OperatorBudget, SpendLimit
 from vestibule.core.clock import rfc3339
 from vestibule.cost import metrics as module
 from vestibule.cost.exposition import MAX_LABEL, Histogram, Metric, ValueTable, decimal, written
+from vestibule.cost.ledger import Ledger
 from vestibule.cost.metrics import METRICS, Metrics
-from vestibule.cost.report import cost_lines
+from vestibule.cost.report import budget_lines, cost_lines
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\[\\n"])*",?)+\})? (-?[0-9]+(?:\.[0-9]+)?)\Z')
@@ -144,6 +146,38 @@ def test_the_baseline_is_the_mean_of_the_24_complete_hours_before_this_one(books
     books.spend(cost=77_000_000_000, at="2026-01-01T11:59:59.999Z", nano_usd=0)
     books.spend(cost=77_000_000_000, at="2026-01-02T12:00:00.000Z", nano_usd=0)
     assert samples(metrics(books).page())['vestibule_cost_baseline_usd_per_hour{agent="claude"}'] == "2"
+
+
+def test_budgets_are_named_as_the_operator_named_them_and_only_of_this_window(books: Books) -> None:
+    limits = (
+        SpendLimit(per="role", name="back*", window="day", usd=100),
+        SpendLimit(per="agent-version", window="month", usd=7),
+        SpendLimit(per="organisation", window="hour", usd=3),
+        SpendLimit(per="repository", window="total", usd=1000),
+    )
+    books.ledger.close()
+    books.ledger = Ledger(books.db, OperatorBudget(usd_per_day=50, limits=limits), now=lambda: books.now)
+    books.spend(cost=2_000_000_000, at="2025-12-31T12:00:00.000Z", nano_usd=0)
+    books.spend(cost=1_000_000_000, at="2026-01-02T12:00:00.000Z", nano_usd=0)
+    books.hold(nano_usd=250_000_000)
+    found = samples(metrics(books, datetime(2026, 1, 2, 12, 30, tzinfo=UTC)).page())
+    wanted = {
+        'scope="all",window="day",name="all"': ("1", "50"),
+        'scope="role",window="day",name="backend"': ("1", "100"),
+        f'scope="agent-version",window="month",name="{VERSION}"': ("1", "7"),
+        'scope="organisation",window="hour",name="all"': ("1", "3"),
+        'scope="repository",window="total",name="example.com/shop"': ("3", "1000"),
+    }
+    for labelled, (spent, limit) in wanted.items():
+        assert found[f"vestibule_llm_budget_spent_usd{{{labelled}}}"] == spent
+        assert found[f"vestibule_llm_budget_limit_usd{{{labelled}}}"] == limit
+        assert found[f"vestibule_llm_budget_held_usd{{{labelled}}}"] == "0.25"
+    assert sum(key.startswith("vestibule_llm_budget_limit_usd") for key in found) == len(wanted)
+    lines = budget_lines(books.db, now="2026-01-02T12:30:00.000Z")
+    assert {(line.scope, line.window) for line in lines} == {
+        *(("all", "day"), ("role", "day"), ("agent-version", "month"), ("organisation", "hour")),
+        *(("repository", "total"), ("run", "total")),
+    }
 
 
 def test_labels_have_an_end_and_what_is_beyond_it_is_still_counted(

@@ -7,7 +7,9 @@ import http.client
 import json
 import socket
 import subprocess
+import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from vestibule.console.metrics import build_metrics_app, scrape_token
 from vestibule.console.server import Server, serve_console
 from vestibule.core.clock import rfc3339
 from vestibule.cost.metrics import Metrics
+from vestibule.store.database import Database
 
 RULES = ROOT / "integrations" / "prometheus" / "vestibule.rules.yaml"
 PIECE = ROOT / "integrations" / "prometheus" / "prometheus.yaml"
@@ -144,3 +147,37 @@ def test_promtool_finds_nothing_wrong_with_the_page(books: Books, served: Server
     done = promtool("check", "metrics", given=page)
     assert done.returncode == 0, done.stdout + done.stderr
     assert promtool("check", "metrics", given=page.replace("# TYPE", "# TYPO", 1) + "x{ 1\n").returncode != 0
+
+
+def test_the_console_serves_metrics_beside_its_pages(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(0o700)
+    kept = Books(Database.open(home, {}))
+    kept.spend(cost=1_500_000_000)
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("vestibule")), "console", "--metrics-port", "0"],
+        env={"VESTIBULE_HOME": str(home), "VESTIBULE_CONFIG": "", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        address = line.split(" ", 1)[0]
+        assert address.endswith("/metrics"), line
+        assert str(home / "metrics.token") in line
+        assert "/login?token=" in process.stderr.readline()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(address, timeout=10)
+        assert refused.value.code == 401
+        token = (home / "metrics.token").read_text("ascii").strip()
+        asked = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            page = answer.read().decode()
+        assert "vestibule_llm_cost_usd_total{" in page
+        assert "} 1.5\n" in page
+        assert token not in page
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -29,12 +29,12 @@ def test_a_long_read_sees_one_moment_and_keeps_no_writer_waiting(tmp_path: Path)
     count = select(func.count()).select_from(tables.holds)
     with db.write() as connection:
         connection.execute(insert(tables.holds).values(**hold("h-1")))
-    with db.snapshot() as reading:
+    with db.read() as reading:
         assert reading.execute(count).scalar_one() == 1
         with db.write() as connection:  # would wait ten seconds and fail behind a writing transaction
             connection.execute(insert(tables.holds).values(**hold("h-2")))
         assert reading.execute(count).scalar_one() == 1
-    with db.snapshot() as reading:
+    with db.read() as reading:
         assert reading.execute(count).scalar_one() == 2
     db.close()
 
