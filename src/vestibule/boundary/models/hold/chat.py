@@ -103,7 +103,7 @@ class ChatStream:
     def _go(self) -> Step:
         out: list[bytes] = []
         held: tuple[Held, ...] = ()
-        while self._queue and not held and not self.told.stopped:
+        while self._queue and not held and not self.told.stopped and not self.told.failed:
             out.append(self._see(self._queue.pop(0)))
             if self._order and not self._asked and not self._unfinished():
                 self._asked = True
@@ -138,6 +138,7 @@ class ChatStream:
         self.told.events += 1
         if value.get("error") is not None and not value.get("choices"):
             self.told.failed = True
+            # What waited is dropped, and nothing behind it is looked at any more.
             self._order, self._kept = [], []
             return frame.raw
         choices = choices_of(value)

@@ -170,6 +170,8 @@ class ChatStreamAsAnthropic:
             self._call(place).add(piece)
         if parts.get("function_call"):
             self._call(LEGACY).add(parts["function_call"])
+        if sum(item.size for item in self._calls.values()) > 2 * MAX_HELD:
+            raise WireError("its answer holds more calls than may wait")
         return out
 
     def _call(self, place: int) -> _Call:
@@ -180,8 +182,6 @@ class ChatStreamAsAnthropic:
             call = self._calls[place] = _Call(legacy=place == LEGACY)
             if place != LEGACY and place != sum(key != LEGACY for key in self._calls) - 1:
                 call.parts.spoil("shape")
-        if sum(item.size for item in self._calls.values()) > 2 * MAX_HELD:
-            raise WireError("its answer holds more calls than may wait")
         return call
 
     def _words(self, said: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from vestibule.boundary.models.fields.chat import split_data_url
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.translate.names import Names
 
@@ -92,7 +93,7 @@ def _messages(body: dict[str, Any], names: Names) -> list[dict[str, Any]]:
 def _assistant(content: Any, names: Names) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"role": "assistant", "content": content}] if content else []
-    texts = [block["text"] for block in content if block["type"] == "text"]
+    texts = [block["text"] for block in content if block["type"] == "text" and block.get("text")]
     calls = [
         {
             "id": block.get("id") or "",
@@ -139,10 +140,9 @@ def _user(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _parts(block: dict[str, Any]) -> list[dict[str, Any]]:
     kind = block["type"]
     if kind == "text":
-        return [{"type": "text", "text": block["text"]}]
+        return [{"type": "text", "text": block.get("text") or ""}]
     if kind == "image":
-        source = block["source"]
-        return [{"type": "image_url", "image_url": {"url": f"data:{source['media_type']};base64,{source['data']}"}}]
+        return [{"type": "image_url", "image_url": {"url": _data_url(block["source"])}}]
     if kind == "document":
         return _document(block)
     if kind == "search_result":
@@ -160,13 +160,19 @@ def _document(block: dict[str, Any]) -> list[dict[str, Any]]:
     notes = [block[key] for key in ("title", "context") if block.get(key)]
     found = [{"type": "text", "text": "\n".join(notes)}] if notes else []
     if source["type"] == "base64":
-        data = f"data:{source['media_type']};base64,{source['data']}"
-        return [*found, {"type": "file", "file": {"filename": "document.pdf", "file_data": data}}]
+        return [*found, {"type": "file", "file": {"filename": "document.pdf", "file_data": _data_url(source)}}]
     if source["type"] == "text":
         return [*found, {"type": "text", "text": source.get("data") or ""}]
     content = source["content"]
     content = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return [*found, *(part for item in content for part in _parts(item))]
+
+
+def _data_url(source: dict[str, Any]) -> str:
+    found = f"data:{source['media_type']};base64,{source['data']}"
+    if split_data_url(found) is None:
+        raise FieldRefused("source.data", "the data of an image or a document is no base64")
+    return found
 
 
 def words(content: Any) -> str:
