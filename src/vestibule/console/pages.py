@@ -155,6 +155,7 @@ class Pages:
             alert=_flash(session.take_flash()),
             groups=[("Waiting for a person", waiting), ("All other runs", rest)],
             total=len(runs),
+            paused=list(dict.fromkeys(run.held for run in runs if run.held)),
             age=lambda time: _since(time, moment),
             until=lambda time: _until(time, moment),
         )

@@ -63,6 +63,8 @@ class RunSummary(Noun):
     cost_nano_usd: int = 0
     questions: int = 0
     """Questions of the agent's that nobody answered yet, blocks included."""
+    held: str = ""
+    """Why nobody can approve its change now: a paused agent version worked on it. Else empty."""
 
 
 class TimelineEvent(Noun):
@@ -173,6 +175,8 @@ class RunView(Noun):
     """The open gate, else the last one."""
     decisions: tuple[Decision, ...] = ()
     standing: Standing | None = None
+    held: str = ""
+    """Why nobody can approve its change now: a paused agent version worked on it. Else empty."""
     questions: tuple[AskedView, ...] = ()
     """What the agent asked people, in the order in which it asked. Its words are untrusted."""
 

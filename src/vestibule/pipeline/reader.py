@@ -16,6 +16,8 @@ from vestibule.core.runs import AskedView, Check, Counts, LogHead, RunSummary, R
 from vestibule.core.verdict import Ruling
 from vestibule.git import Git, GitError
 from vestibule.pipeline.asked import asked_views, question_json
+from vestibule.pipeline.pause import OPEN, PauseBook
+from vestibule.pipeline.pause_effects import holder_of
 from vestibule.pipeline.record import RunRecord, task_of
 from vestibule.pipeline.run_label import label_so_far
 from vestibule.pipeline.services import Services
@@ -36,9 +38,13 @@ class Reader:
         counts = self._counts_by_run() if records else {}
         spent = self._spent_by_run()
         asked = Tally(item.run for item in self.services.questions.waiting())
+        paused = {item.version: item.words() for item in PauseBook(self.services).paused()}
         found = [
             self._summary(record, counts.get(record.id, Counts()), spent.get(record.id, 0)).model_copy(
-                update={"questions": 0 if record.state.final else asked[record.id]}
+                update={
+                    "questions": 0 if record.state.final else asked[record.id],
+                    "held": paused.get(record.agent.version, "") if record.state in OPEN else "",
+                }
             )
             for record in records
         ]
@@ -147,7 +153,9 @@ class Reader:
         head = self.services.audit.head()
         gate = self.services.gates.current(record.id)
         commands, minimum = self._configured(record)
+        held = holder_of(self.services, record) if record.state in OPEN else None
         return RunView(
+            held=held.words() if held is not None else "",
             run=record.id,
             state=record.state,
             verdict=record.verdict,

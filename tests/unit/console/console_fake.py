@@ -324,6 +324,7 @@ class FakeRuns:
                 role=view.task.role if view.task else "",
                 agent=view.task.agent if view.task else None,
                 scripted_model=view.scripted_model,
+                held=view.held,
                 created=view.created,
                 updated=view.updated,
                 expires=view.gate.expires if view.gate and view.gate.state == "open" else "",

@@ -221,6 +221,20 @@ def test_a_scripted_model_is_named_so(console: Console) -> None:
     assert "no AI model took part in this run" in client.get(f"/runs/{console.run}").text
 
 
+def test_a_held_change_says_so_and_what_undoes_it(console: Console) -> None:
+    client = console.signed_in()
+    assert "paused" not in client.get("/").text + client.get(f"/runs/{console.run}").text
+    words = f"claude-code@2+m+0, since 2026-03-04; too dear {TAG}"
+    console.runs.views[console.run] = sample_view(console.run, held=words)
+    queue, page = client.get("/").text, client.get(f"/runs/{console.run}").text
+    for shown in (queue, page):
+        assert "claude-code@2+m+0, since 2026-03-04" in shown
+        assert "paused" in shown
+        assert "<img src=x" not in shown
+    assert 'chip hold">held' in queue
+    assert "vestibule agents release" in page
+
+
 def test_an_outsiders_ticket_is_called_untrusted(console: Console) -> None:
     view = sample_view(console.run)
     assert view.task is not None
