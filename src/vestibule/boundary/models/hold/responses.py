@@ -64,6 +64,7 @@ class ResponsesStream:
         self._shown: list[dict[str, Any]] = []
         self._earlier = Earlier()
         self._text: list[str] = []
+        self._out: list[bytes] = []
         self._begin_again()
 
     def _begin_again(self) -> None:
@@ -120,20 +121,22 @@ class ResponsesStream:
         return found
 
     def _go(self) -> Step:
-        out = bytearray(self._flushed())
+        self._flush()
         while self._queue and not self._asked and not self.told.failed:
             self._see(self._queue.popleft())
-            out += self._flushed()
+            if self._pending:
+                self._flush()
             if self._pending_bytes > MAX_WAITING:
                 self._too_much(self._in_order())
             if self._last is not None and not self.told.stopped and not self.told.failed:
                 failed = self._last[1]["type"] == "response.failed"
                 self.told.failed, self.told.stopped = failed, not failed
                 self.blocked = self._all_denied()
-                out += b"" if self.blocked else self._ending()
+                self._out += () if self.blocked else (self._ending(),)
         held = tuple(item.as_held() for item in self._asked)
         text, self._text = "".join(self._text), []
-        return Step(bytes(out), held, text)
+        out, self._out = b"".join(self._out), []
+        return Step(out, held, text)
 
     def _see(self, frame: Frame) -> None:
         if not frame.data or frame.data.strip() == b"[DONE]":
@@ -252,7 +255,12 @@ class ResponsesStream:
             return  # of no use, whatever is decided
         number = value.get("sequence_number")
         held = item if item is not None and item.held else None
-        self._pending.append(_Entry(frame, held, text, number if _is_index(number) else -1))
+        entry = _Entry(frame, held, text, number if _is_index(number) else -1)
+        if held is None and not self._pending:
+            self._text.append(text)
+            self._out.append(self._passed(entry))
+            return
+        self._pending.append(entry)
         self._pending_bytes += len(frame.raw)
 
     def _ask(self, item: OpenItem, problem: Problem = "") -> None:
@@ -281,20 +289,19 @@ class ResponsesStream:
         self._pending = kept
         self._pending_bytes = sum(len(entry.frame.raw) for entry in kept)
 
-    def _flushed(self) -> bytes:
-        out: list[bytes] = []
+    def _flush(self) -> None:
+        """Send what waits, up to the first item that is not decided."""
         while self._pending and not (self._pending[0].item is not None and self._pending[0].item.waits):
             entry = self._pending.popleft()
             item = entry.item
             self._pending_bytes -= len(entry.frame.raw)
             if item is None or item.state == "allowed":
                 self._text.append(entry.text)
-                out.append(self._passed(entry))
+                self._out.append(self._passed(entry))
             elif item.state == "denied" and not item.sent:
                 item.sent = True
                 self._text += said(item.instead)
-                out += [self._own(event) for event in text_events(item.index, item.instead)]
-        return b"".join(out)
+                self._out += [self._own(event) for event in text_events(item.index, item.instead)]
 
     def _passed(self, entry: _Entry) -> bytes:
         """The frame as it came, or with the numbers that it has in what was sent."""
