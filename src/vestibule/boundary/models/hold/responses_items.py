@@ -99,7 +99,7 @@ def _encodes(text: str) -> bool:
 def meaning(item: dict[str, Any]) -> bytes:
     """A digest of what a call asks for: the same for two items that ask for the same."""
     found = held_call(item)
-    parts = (item.get("type"), found.name, found.namespace, found.arguments.hex(), call_id(item))
+    parts = (item.get("type"), found.name, found.namespace, found.arguments.hex())
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
@@ -204,7 +204,9 @@ def replaced(
         if kind not in CALLS and not (texts and kind == "message"):
             found.append(item)
             continue
-        place = next((i for i, ruling in enumerate(waiting) if _same_item(ruling.item, item)), None)
+        same = [i for i, ruling in enumerate(waiting) if ruling.item.get("type") == kind]
+        # Some servers give new ids here: then what stands in the same order is meant, if it says the same.
+        place = next((i for i in same if _id(waiting[i].item) == _id(item)), same[0] if same else None)
         if place is None:
             raise WireError("its last event holds what never came")
         ruling = waiting.pop(place)
@@ -221,12 +223,8 @@ def _said_otherwise(judged: dict[str, Any], item: dict[str, Any]) -> bool:
     return said(judged) != said(item) if item.get("type") == "message" else meaning(judged) != meaning(item)
 
 
-def _same_item(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    if one.get("type") != other.get("type"):
-        return False
-    if one.get("type") == "message":
-        return one.get("id") == other.get("id")
-    return call_id(one) == call_id(other)
+def _id(item: dict[str, Any]) -> Any:
+    return item.get("id") if item.get("type") == "message" else call_id(item)
 
 
 def our_item(text: str, response: str, index: int) -> dict[str, Any]:
