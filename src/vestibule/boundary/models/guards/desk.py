@@ -10,7 +10,7 @@ Rules it keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,8 +267,3 @@ def _answer_secret(name: str) -> Refusal:
         agent="Do not ask for that value again; stop here if the task needs it.",
         person="Find out how the model came to know the value, and change it if it was real.",
     )
-
-
-def split(held: Sequence[Held]) -> tuple[list[Held], list[Held]]:
-    """Calls and texts, each in their order."""
-    return [item for item in held if item.kind == "call"], [item for item in held if item.kind == "text"]

@@ -9,6 +9,7 @@ Rules it keeps:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -71,7 +72,7 @@ class JsonOfSchema:
             raise ValueError(f"the schema is none: {error.message[:200]}") from None
 
         def pattern(_validator: Any, wanted: str, value: Any, _schema: Any) -> Iterator[Any]:
-            if isinstance(value, str) and (len(value) > MAX_TEXT or not _search(wanted, value)):
+            if isinstance(value, str) and (len(value) > MAX_TEXT or re.search(wanted, value) is None):
                 yield ValidationError("it does not match the pattern")
 
         def unique(_validator: Any, wanted: Any, value: Any, _schema: Any) -> Iterator[Any]:
@@ -109,12 +110,6 @@ def _json(text: str) -> Any:
     except UnicodeEncodeError:
         raise BadJson("no text") from None
     return parse(data)
-
-
-def _search(pattern: str, text: str) -> bool:
-    import re
-
-    return re.search(pattern, text) is not None
 
 
 def _longest_key(value: Any) -> int:
