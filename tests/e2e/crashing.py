@@ -19,6 +19,7 @@ PLACES = {
     "Attempt": "vestibule.pipeline.attempt",
     "QuestionBook": "vestibule.review.questions",
     "LiveScope": "vestibule.pipeline.live_scope",
+    "PauseBook": "vestibule.pipeline.pause",
     "segments": "vestibule.pipeline.segments",
     "drive": "vestibule.pipeline.drive",
 }
