@@ -281,7 +281,7 @@ STOP = event({"type": "content_block_stop", "index": 0})
         start() + OPEN.replace(b'"index": 0', b'"index": 1'),
         start() + OPEN.replace(b'"index": 0', b'"index": false'),
         start() + OPEN.replace(b'"index": 0', b'"index": 0.0'),
-        start() + text(0, "x") + end("end_turn").partition(b"event: message_stop")[0] + text(1, "y"),
+        start() + text(0, "x") + end("end_turn").partition(b"event: message_stop")[0] + text(1, "y") + end("end_turn"),
         start() + block(0, {"type": "text", "text": ""}, {"type": "input_json_delta", "partial_json": "{}"}),
         start() + block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": ["x"]}),
         start() + block(0, {"type": "text", "text": {"a": 1}}),
