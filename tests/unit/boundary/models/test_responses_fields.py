@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vestibule.boundary.models.fields.kit import FieldRefused
 from vestibule.boundary.models.fields.responses import check_fields
 from vestibule.boundary.models.formats.base import Asked, Offered, Route
-from vestibule.boundary.models.formats.responses import DEFAULT_MAX_OUTPUT, DOCUMENT_TOKENS, IMAGE_TOKENS, Responses
+from vestibule.boundary.models.formats.responses import DEFAULT_OUTPUT_TOKENS, DOCUMENT_TOKENS, IMAGE_TOKENS, Responses
 from vestibule.boundary.models.wire.responses import error_body, is_error, read_usage
 from vestibule.cost.prices import Tokens
 
@@ -89,8 +89,8 @@ def test_what_codex_sends_passes_without_names_of_devices_and_with_a_bound() -> 
     assert asked.changed
     assert asked.stream
     kept = {key: value for key, value in CODEX.items() if key != "client_metadata"}
-    assert asked.body == {**kept, "max_output_tokens": DEFAULT_MAX_OUTPUT}
-    assert asked.most_output == DEFAULT_MAX_OUTPUT
+    assert asked.body == {**kept, "max_output_tokens": DEFAULT_OUTPUT_TOKENS}
+    assert asked.most_output == DEFAULT_OUTPUT_TOKENS
     assert asked.fixed_tokens == IMAGE_TOKENS
     schema = {"type": "object"}
     assert asked.tools == (

@@ -13,7 +13,7 @@ from models_house import MODEL, RUN, House
 from responses_wire import OFFERED, ResponsesWire, sdk
 
 from vestibule.boundary.models.call_rules import MARK
-from vestibule.boundary.models.formats.responses import DEFAULT_MAX_OUTPUT
+from vestibule.boundary.models.formats.responses import DEFAULT_OUTPUT_TOKENS
 
 WIRE = ResponsesWire()
 SCRIPT = """
@@ -81,7 +81,7 @@ def test_the_provider_gets_a_bound_stores_nothing_and_is_shown_why(house: House,
         one, two = player.bodies
     assert reading.output_tokens == 18
     assert one["store"] is False
-    assert one["max_output_tokens"] == DEFAULT_MAX_OUTPUT
+    assert one["max_output_tokens"] == DEFAULT_OUTPUT_TOKENS
     text, call, result = two["input"][-3:]
     assert text["content"][0]["text"] == "I do it. "
     assert (call["type"], call["name"]) == ("function_call", "harm")

@@ -112,7 +112,7 @@ def test_a_key_that_stands_twice_in_an_event_is_no_answer() -> None:
 
 
 def test_more_than_may_wait_is_denied_and_what_stands_behind_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "MAX_WAITING", 4_000)
+    monkeypatch.setattr(stream_module, "MAX_WAITING_BYTES", 4_000)
     harm, text = function_call(0, "look", '{"note":"mark"}'), message(1, "word " * 2_000)
     events = list(call_events(0, harm, [harm["arguments"]]))
     data = streamed([harm, text], [*events[:2], *message_events(1, "word " * 2_000, item=text), *events[2:]])

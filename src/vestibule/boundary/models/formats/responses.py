@@ -19,7 +19,7 @@ from vestibule.core.refusal import Refusal
 if TYPE_CHECKING:
     from vestibule.boundary.models.hold.base import Answer
 
-DEFAULT_MAX_OUTPUT = 32_000
+DEFAULT_OUTPUT_TOKENS = 32_000
 """Tokens of output, thoughts included, when a request sets no bound (Codex never does): it is sent with this one, so
 that the hold covers what can be billed."""
 IMAGE_TOKENS = 10_000
@@ -71,7 +71,7 @@ class Responses:
             send["safety_identifier"] = run
         send["store"] = False
         if send.get("max_output_tokens") is None:
-            send["max_output_tokens"] = DEFAULT_MAX_OUTPUT
+            send["max_output_tokens"] = DEFAULT_OUTPUT_TOKENS
         items = body["input"]
         return Asked(
             format="responses",

@@ -34,7 +34,7 @@ from vestibule.boundary.models.hold.responses_open import OpenItem
 from vestibule.boundary.models.wire.responses import AWAITED, BEGINNINGS, CALLS, ENDS, FLOWING, PARTS, said, text_events
 from vestibule.boundary.models.wire.sse import Frame, Frames, WireError, loads, loads_once, written
 
-MAX_WAITING = 4 * MAX_HELD
+MAX_WAITING_BYTES = 4 * MAX_HELD
 """Bytes of events that wait: a call's arguments come up to three times, in pieces, at their end and with the item."""
 
 
@@ -126,7 +126,7 @@ class ResponsesStream:
             self._see(self._queue.popleft())
             if self._pending:
                 self._flush()
-            if self._pending_bytes > MAX_WAITING:
+            if self._pending_bytes > MAX_WAITING_BYTES:
                 self._too_much(self._in_order())
             if self._last is not None and not self.told.stopped and not self.told.failed:
                 failed = self._last[1]["type"] == "response.failed"
