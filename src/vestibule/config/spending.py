@@ -76,12 +76,12 @@ class SpendWatch(Strict):
 
     act: Literal["alert", "pause", "rollback"] = "rollback"
     alert_percent: Annotated[int, Field(gt=0, le=10_000)] = 10
-    minimum_usd: NanoUsd = 1_000_000_000
+    minimum_usd: NanoUsd = Field(default="1.00", validate_default=True)
     minimum_hours: Annotated[int, Field(gt=0, le=24)] = 12
     noise: Annotated[int, Field(ge=0, le=100)] = 6
-    pause_ratio: Ratio = 200
-    pause_floor_usd: NanoUsd = 10_000_000_000
-    pause_usd_per_minute: NanoUsd = 250_000_000
+    pause_ratio: Ratio = Field(default="2.0", validate_default=True)
+    pause_floor_usd: NanoUsd = Field(default="10.00", validate_default=True)
+    pause_usd_per_minute: NanoUsd = Field(default="0.25", validate_default=True)
     pause_runs: Annotated[int, Field(gt=0, le=1000)] = 2
     pause_running: bool = False
     quiet_hours: Annotated[int, Field(ge=1, le=168)] = 6

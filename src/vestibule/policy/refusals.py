@@ -503,6 +503,18 @@ ENTRIES: dict[str, Entry] = {
         "Raise `budget.tokens` of the role, or split the task.",
         _resource,
     ),
+    "budget.rate": Entry(
+        "As many requests as are allowed in a minute were sent.",
+        "Wait some seconds, then send it again.",
+        "Raise `budget.requests_per_minute` of the operator's configuration.",
+        _resource,
+    ),
+    "budget.concurrent": Entry(
+        "As many requests as are allowed at one time are under way.",
+        "Wait until a request of yours has ended, then send it again.",
+        "Raise `budget.concurrent` of the operator's configuration.",
+        _resource,
+    ),
     "budget": Entry(
         "The request could pass a budget that applies to this run.",
         "Finish with what you have; no further model request may fit.",
@@ -691,13 +703,13 @@ ENTRIES: dict[str, Entry] = {
     "task.agent_paused": Entry(
         "New work of this agent version is paused.",
         _STOP,
-        "Look at why with `vestibule agents paused`; `vestibule agents release VERSION --reason …` undoes it.",
+        "Look at why with `vestibule agents paused`; `vestibule agents release VERSION --reason TEXT` undoes it.",
         _paused,
     ),
     "task.agent_paused.evidence": Entry(
         "Log and database do not agree on whether new work of this agent version is paused, so none starts.",
         _STOP,
-        "Find out who wrote to the state folder; `vestibule agents release VERSION --reason …` settles it.",
+        "Find out who wrote to the state folder; `vestibule agents release VERSION --reason TEXT` settles it.",
         _paused,
     ),
     # agent versions
@@ -717,7 +729,7 @@ ENTRIES: dict[str, Entry] = {
     "agent.cause": Entry(
         "Nobody pauses an agent version but the watch over spend, for spend, and people, for reasons of theirs.",
         _STOP,
-        "Pause it yourself with `vestibule agents pause VERSION --reason …`.",
+        "Pause it yourself with `vestibule agents pause VERSION --reason TEXT`.",
         _facts("cause"),
     ),
     "agent.not_paused": Entry(
@@ -729,7 +741,7 @@ ENTRIES: dict[str, Entry] = {
     "agent.person": Entry(
         "Only a person lets a paused agent version work again.",
         _STOP,
-        "Release it yourself with `vestibule agents release VERSION --reason …`.",
+        "Release it yourself with `vestibule agents release VERSION --reason TEXT`.",
         _resource,
     ),
     "token.lease": Entry(

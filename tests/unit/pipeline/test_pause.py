@@ -375,16 +375,13 @@ def test_a_row_that_only_the_database_knows_refuses_until_a_person_settles_it(pa
     spike(paying)
     look(paying)
     with paying.services.db.read() as connection:
-        row = connection.execute(text("SELECT * FROM agent_pauses")).one()
+        document = json.loads(connection.execute(text("SELECT document FROM agent_pauses")).scalar_one())
     book(paying).release(version(paying), "Fine.")
-    execute(
-        paying,
-        "UPDATE agent_pauses SET state = :state, document = :document",
-        state=row.state,
-        document=row.document,
-    )
+    forged = json.dumps({**document, "pause": {**document["pause"], "id": "p-forged"}})
+    execute(paying, "UPDATE agent_pauses SET state = 'paused', document = :document", document=forged)
     assert refused(paying).rule == "task.agent_paused.evidence"
-    assert len(told(paying, PAUSE)) == 1, "nothing is done on the database's word alone"
+    done = (len(told(paying, PAUSE)), len(told(paying, HOLD, paying.run)))
+    assert done == (1, 1), "nothing is done on the database's word alone"
     book(paying).release(version(paying), "I looked who wrote it.")
     admit(paying.services, round_of(paying), {})
 
