@@ -179,6 +179,7 @@ EXAMPLES = [
 @pytest.mark.parametrize(("kind", "text"), [item[1:] for item in EXAMPLES], ids=[item[0] for item in EXAMPLES])
 def test_every_example_is_accepted(kind: str, text: str, tmp_path: Path) -> None:
     from vestibule.config.load import load_operator_config, load_repo_config
+    from vestibule.cost.price_overlay import overlay
     from vestibule.policy.layers import folder_layer
     from vestibule.policy.lint import lint
     from vestibule.policy.testing import run_tests
@@ -189,6 +190,8 @@ def test_every_example_is_accepted(kind: str, text: str, tmp_path: Path) -> None
         path = tmp_path / "config.yaml"
         path.write_text(text)
         load_operator_config({"VESTIBULE_CONFIG": str(path)})
+    elif '"prices.yaml"' in kind:
+        assert overlay(text.encode(), "prices.yaml")["providers"]
     elif kind.startswith("rego"):
         (tmp_path / "policy.rego").write_text(text)
         if "_test.rego" in kind:
