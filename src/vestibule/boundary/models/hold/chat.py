@@ -20,9 +20,12 @@ from vestibule.boundary.models.hold.base import MAX_HELD, Decided, Held, Scanned
 from vestibule.boundary.models.hold.chat_parts import (
     LEGACY,
     CallParts,
+    Choice,
+    DeniedTexts,
     continued,
     end_reason,
     joined,
+    placed,
     spoil_by_end,
 )
 from vestibule.boundary.models.wire.chat import (
@@ -31,6 +34,7 @@ from vestibule.boundary.models.wire.chat import (
     TEXTS,
     THOUGHTS,
     choices_of,
+    more_words,
     parts_of,
     read_chunk,
     read_usage,
@@ -40,18 +44,8 @@ from vestibule.boundary.models.wire.chat import (
 )
 from vestibule.boundary.models.wire.sse import Frame, Frames, WireError, loads, word, written
 
+_WORDS = frozenset((*TEXTS, *THOUGHTS))
 _HEAD = ("id", "created", "model", "system_fingerprint")
-
-
-class _Choice:
-    """One answer of the request's."""
-
-    def __init__(self) -> None:
-        self.calls: dict[int, CallParts] = {}
-        self.held: dict[str, list[str]] = {}
-        self.waiting = False
-        self.ended = False
-        self.reason: Any = None
 
 
 class ChatStream:
@@ -75,7 +69,7 @@ class ChatStream:
     def _fresh(self) -> None:
         self._frames = Frames()
         self._queue: list[Frame] = []
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, Choice] = {}
         self._kept: list[tuple[Frame, str]] = []
         self._kept_bytes = 0
         self._spoilt = False
@@ -86,6 +80,7 @@ class ChatStream:
         self._thoughts: list[str] = []
         self._denied: list[tuple[CallParts, str]] = []
         self._gap = self._continued
+        self._simple = False
 
     # --- in ------------------------------------------------------------------------------------------------
 
@@ -136,6 +131,11 @@ class ChatStream:
             return b"" if self.blocked else frame.raw
         value, twice = read_chunk(frame.data)
         self.told.events += 1
+        if self._simple and not twice and (said := more_words(value)) is not None:
+            self._said.append(said)
+            self._text.append(said)
+            self.scanned.text_bytes += len(said)
+            return frame.raw
         if value.get("error") is not None and not value.get("choices"):
             self.told.failed = True
             # What waited is dropped, and nothing behind it is looked at any more.
@@ -148,10 +148,16 @@ class ChatStream:
         self.told.started = True
         if not self._first:
             self._first = {key: value[key] for key in _HEAD if key in value}
-        held = [self._take(choice, twice=twice) for choice in choices]
-        if twice and not any(held):
+        held = False
+        for choice in choices:
+            held |= self._take(choice, twice=twice)
+        if twice and not held:
             raise WireError("a key stands twice in an event of its answer")
-        if any(held) or self._order:
+        # From here on events of more words need no second look, for as long as nothing waits.
+        self._simple = (
+            not (held or self._order or self._hold_text or self._continued) and (0, "content") in self._seen_texts
+        )
+        if held or self._order:
             words = "".join(words_of(parts_of(choice, "delta")) for choice in choices)
             return self._keep(frame, words, ended=any(item.get("finish_reason") is not None for item in choices))
         return self._flow(frame, value, choices)
@@ -166,10 +172,11 @@ class ChatStream:
         if number and self._single:
             raise WireError("it gave more answers than were asked for")
         parts = parts_of(choice, "delta")
-        known = self._choices.setdefault(number, _Choice())
+        known = self._choices.setdefault(number, Choice())
         held = False
-        for key in (*TEXTS, *THOUGHTS):
-            held |= self._words(number, known, key, parts.get(key))
+        for key, said in parts.items():
+            if said and key in _WORDS:
+                held |= self._words(number, known, key, said)
         for piece in parts.get("tool_calls") or ():
             place = piece.get("index", 0)
             if isinstance(place, bool) or not isinstance(place, int) or place < 0:
@@ -185,9 +192,7 @@ class ChatStream:
             self.told.stop_reason = word(known.reason)
         return held
 
-    def _words(self, number: int, known: _Choice, key: str, said: Any) -> bool:
-        if not said:
-            return False
+    def _words(self, number: int, known: Choice, key: str, said: str) -> bool:
         if key in THOUGHTS:
             if key == "reasoning_content":
                 self._thoughts.append(said)
@@ -207,7 +212,7 @@ class ChatStream:
         known.held[key].append(said)
         return True
 
-    def _call(self, number: int, known: _Choice, place: int, *, twice: bool) -> CallParts:
+    def _call(self, number: int, known: Choice, place: int, *, twice: bool) -> CallParts:
         if known.ended:
             raise WireError("a call of its answer comes behind its end")
         call = known.calls.get(place)
@@ -267,7 +272,7 @@ class ChatStream:
     def decide(self, decided: Sequence[Decided]) -> Step:
         if not self._asked or len(decided) != len(self._order):
             raise ValueError("nothing waits for so many decisions")
-        denied: _Denied = {}
+        denied: DeniedTexts = {}
         allowed = 0
         for (number, item), ruling in zip(self._order, decided, strict=True):
             if isinstance(item, str):
@@ -293,7 +298,7 @@ class ChatStream:
         step.out = out + step.out
         return step
 
-    def _write(self, value: dict[str, Any], denied: _Denied, *, strip: bool = False) -> bytes:
+    def _write(self, value: dict[str, Any], denied: DeniedTexts, *, strip: bool = False) -> bytes:
         """An event without what was denied, with the texts in its place; nothing when nothing is left of it.
 
         `strip`: without everything that is held, and with nothing in its place yet.
@@ -305,7 +310,7 @@ class ChatStream:
         self._text += [words_of(choice["delta"]) for choice in choices]
         return written(self._headed({**value, "choices": choices}))
 
-    def _judged(self, choice: dict[str, Any], denied: _Denied, *, strip: bool) -> dict[str, Any] | None:
+    def _judged(self, choice: dict[str, Any], denied: DeniedTexts, *, strip: bool) -> dict[str, Any] | None:
         number = choice.get("index", 0)
         known = self._choices[number]
         delta = dict(choice.get("delta") or {})
@@ -313,7 +318,7 @@ class ChatStream:
         for key in TEXTS:
             if delta.get(key) and key in known.held and (strip or (number, key) in denied):
                 del delta[key]
-                instead += _placed(denied, (number, key))
+                instead += placed(denied, (number, key))
         left = [place for place, call in known.calls.items() if place != LEGACY and id(call) not in denied]
         pieces = []
         for piece in delta.pop("tool_calls", None) or ():
@@ -321,17 +326,17 @@ class ChatStream:
             if not strip and place in left:
                 pieces.append({**piece, "index": left.index(place)})
             elif not strip:
-                instead += _placed(denied, id(known.calls[place]))
+                instead += placed(denied, id(known.calls[place]))
         if pieces:
             delta["tool_calls"] = pieces
         if LEGACY in known.calls and (strip or id(known.calls[LEGACY]) in denied):
             delta.pop("function_call", None)
-            instead += _placed(denied, id(known.calls[LEGACY]))
+            instead += placed(denied, id(known.calls[LEGACY]))
         reason = choice.get("finish_reason")
         if reason is not None and not strip:
             for place, item in self._order:
                 if place == number:
-                    instead += _placed(denied, id(item) if isinstance(item, CallParts) else (number, item))
+                    instead += placed(denied, id(item) if isinstance(item, CallParts) else (number, item))
             refused = any(id(call) in denied for call in known.calls.values())
             remaining = sum(id(call) not in denied for call in known.calls.values())
             reason = None if self.blocked else end_reason(reason, denied=refused, left=remaining)
@@ -385,15 +390,3 @@ class ChatStream:
         self.told = Told()
         self._fresh()
         return found
-
-
-_Denied = dict[Any, str | None]
-"""What was denied (a call by its identity, a text by choice and key), and the text to say where it stood, once."""
-
-
-def _placed(denied: _Denied, key: Any) -> list[str]:
-    text = denied.get(key)
-    if text is None:
-        return []
-    denied[key] = None
-    return [text]

@@ -115,6 +115,17 @@ class CallParts:
         }
 
 
+class Choice:
+    """One answer of the request's."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, CallParts] = {}
+        self.held: dict[str, list[str]] = {}
+        self.waiting = False
+        self.ended = False
+        self.reason: Any = None
+
+
 def _object_or_none(text: str) -> str:
     try:
         return text if isinstance(json.loads(text), dict) else "{}"
@@ -155,3 +166,15 @@ def continued(
 def joined(before: str, text: str) -> str:
     """`text` as it stands behind `before`: a paragraph of its own."""
     return f"\n\n{text}" if before and text else text
+
+
+DeniedTexts = dict[Any, str | None]
+"""What was denied (a call by its identity, a text by choice and key), and the text to say where it stood, once."""
+
+
+def placed(denied: DeniedTexts, key: Any) -> list[str]:
+    text = denied.get(key)
+    if text is None:
+        return []
+    denied[key] = None
+    return [text]

@@ -27,7 +27,15 @@ CALL_ENDS = ("tool_calls", "function_call", "stop")
 """Ends after which a message's calls are whole. Ollama and vLLM say `stop` behind calls too."""
 _STRUCTURED = ("reasoning_details", "annotations")
 _LIKE_A_CALL = ("tool", "call", "function", "arguments", "message")
-_CALL_BYTES = (b"_call", b"\\u")
+_PLAIN = frozenset(
+    (
+        *("id", "object", "created", "model", "system_fingerprint", "service_tier", "usage", "obfuscation", "choices"),
+        *("index", "finish_reason", "logprobs", "stop_reason"),
+    )
+)
+"""Keys of an answer and of a choice that the official types have, and that nobody reads calls from."""
+_PLAIN_CHOICE = _PLAIN | {"delta"}
+_CONTENT = {"content"}
 
 
 def read_usage(usage: dict[str, Any]) -> Tokens:
@@ -67,10 +75,25 @@ def read_chunk(data: bytes) -> tuple[dict[str, Any], bool]:
         WireError: it is no JSON object.
     """
     # A key may be written with escapes, and hide from a search of the bytes.
-    if any(mark in data for mark in _CALL_BYTES):
+    if b"_call" in data or b"\\u" in data:
         value = loads_marked(data)
         return value, has_twice(value)
     return loads(data), False
+
+
+def more_words(value: dict[str, Any]) -> str | None:
+    """The words of an event that holds nothing but more words of the first choice: most of a stream's are such."""
+    choices = value.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not value.keys() <= _PLAIN or value.get("usage"):
+        return None
+    choice = choices[0]
+    if not isinstance(choice, dict) or choice.get("finish_reason") is not None or choice.get("index") != 0:
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict) or delta.keys() != _CONTENT or not choice.keys() <= _PLAIN_CHOICE:
+        return None
+    said = delta["content"]
+    return said if isinstance(said, str) and said else None
 
 
 def choices_of(value: dict[str, Any]) -> list[dict[str, Any]]:
@@ -132,6 +155,8 @@ def words_of(parts: dict[str, Any]) -> str:
 
 
 def _no_calls(value: dict[str, Any], but: str) -> None:
+    if value.keys() - _PLAIN <= {but}:
+        return
     for key, item in value.items():
         if key == but or not isinstance(item, (dict, list)) or not item or key in ("usage", "logprobs"):
             continue
