@@ -212,6 +212,20 @@ def test_each_kind_of_call_gets_its_kind_of_result(item: dict[str, Any], last: d
     assert answer.again({"input": []})["input"][-1] == last
 
 
+def test_what_cannot_be_sent_back_is_told_in_words() -> None:
+    large = function_call(0, "harm", json.dumps({"note": "x" * 70_000}))
+    odd = function_call(1, "harm", '{"note": "\ud800"}')
+    answer = machine(WIRE, stream=True)
+    middle = [*call_events(0, large, [large["arguments"]]), *call_events(1, odd, [odd["arguments"]])]
+    play(answer, [streamed([large, odd], middle)], close=False)
+    shown, *results = answer.again({"input": []})["input"]
+    assert shown == {**odd, "arguments": '{"note": "?"}'}
+    assert results == [
+        {"role": "developer", "content": WHY},
+        {"type": "function_call_output", "call_id": "call_1", "output": WHY},
+    ]
+
+
 def test_numbers_that_a_provider_leaves_out_stay_left_out() -> None:
     data = b"".join(
         b"data: " + json.dumps({k: v for k, v in value.items() if k != "sequence_number"}).encode() + b"\n\n"

@@ -18,7 +18,10 @@ from typing import Any, NamedTuple, TypeGuard
 from vestibule.boundary.models.hold.base import MAX_HELD, Held, Problem, Told
 from vestibule.boundary.models.wire.responses import CALLS, FLOWING, OF_PROVIDER, read_usage, said, text_item
 from vestibule.boundary.models.wire.sse import WireError, count, has_twice, word
+from vestibule.boundary.models.wire.strict_json import BadJson, dump, parse
 
+MAX_SHOWN = 65_536
+"""Bytes of a refused call that its model is shown again."""
 DEFAULT_NAMESPACE = "functions"
 """Where Codex's newer requests put tools that stand alone elsewhere: the same tools by the same names."""
 _TEXTS = {"function_call": "arguments", "custom_tool_call": "input", "mcp_call": "arguments"}
@@ -243,15 +246,36 @@ def continued(
     """
     before = body.get("input")
     turns: list[Any] = [{"role": "user", "content": before}] if isinstance(before, str) else list(before or ())
+    refused = {id(item): text for item, text in denied}
     lost = any(item.get("type") == "reasoning" and not item.get("encrypted_content") for item in items)
+    results: list[Any] = []
     for item in items:
+        text = refused.get(id(item))
+        shown = _shown(item, MAX_SHOWN if text is not None else MAX_HELD)
+        if shown is None:
+            # The call itself is not repeated; that it was refused is.
+            results += [{"role": "developer", "content": text}] if text is not None else []
+            continue
+        if text is not None:
+            results += _results(item, text)
         if not lost:
-            turns.append(item)
+            turns.append(shown)
         elif item.get("type") != "reasoning":
-            turns.append({key: value for key, value in item.items() if key != "id"})
-    for item, text in denied:
-        turns += _results(item, text)
-    return {**body, "input": turns}
+            turns.append({key: value for key, value in shown.items() if key != "id"})
+    return {**body, "input": [*turns, *results]}
+
+
+def _shown(item: dict[str, Any], most: int) -> dict[str, Any] | None:
+    """The item as it may be sent back: halves of surrogate pairs replaced. None: it is too large, or no plain JSON."""
+    try:
+        data = dump(item)
+    except BadJson:
+        data = json.dumps(item, ensure_ascii=False).encode("utf-8", "replace")
+        try:
+            item = parse(data)
+        except BadJson:
+            return None
+    return item if len(data) <= most else None
 
 
 def _results(item: dict[str, Any], text: str) -> list[dict[str, Any]]:
