@@ -174,7 +174,7 @@ class Books:
         if id(hold) not in self._paid and not self._take(applies, nano_usd, tokens, 1):
             raise self._why(applies, nano_usd, tokens)
         name, now = _hold_id(), self._time
-        written = _details(tuple(details.items()))
+        written = _written(details)
         whose = _whose(tuple([details.get(item) for item in SPENDER]))
         document = f'{{"details": {written}}}'
         values = (name, run, now[:10], now, model[:128], nano_usd, tokens, applies.written, document, *whose)
@@ -339,6 +339,14 @@ def _giving(keys: int) -> str:
         "held_requests = held_requests - ?, spent_nano_usd = spent_nano_usd + ?, spent_tokens = spent_tokens + ? "
         f"WHERE key IN ({marks})"
     )
+
+
+def _written(details: Mapping[str, Any]) -> str:
+    """As JSON. Requests of one run have the same details, over and over."""
+    try:
+        return _details(tuple(details.items()))
+    except TypeError:  # a list or an object in it
+        return json.dumps(dict(details), sort_keys=True)
 
 
 @lru_cache(maxsize=256)

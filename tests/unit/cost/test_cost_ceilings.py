@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import shutil
@@ -209,6 +210,16 @@ def test_a_version_of_any_length_is_counted(tmp_path: Path, clock: Clock) -> Non
     ledger = make(tmp_path, clock, limits=[{"per": "agent-version", "tokens": 10}])
     hold(ledger, tokens=10, agent_version="v" * 2000)
     refused(ledger, tokens=1, agent_version="v" * 2000)
+
+
+def test_details_of_any_json_are_kept(tmp_path: Path, clock: Clock) -> None:
+    ledger = make(tmp_path, clock)
+    found = ledger.hold("r1", "m", nano_usd=1, tokens=1, details={**WHOSE, "tags": ["a", {"b": 1}]})
+    ledger.settle(found, Usage(requests=1), {"tags": [2], "milliseconds": 5})
+    with ledger._db.read() as connection:
+        (document,) = connection.exec_driver_sql("SELECT document FROM holds").scalars()
+    details = json.loads(document)["details"]
+    assert (details["tags"], details["milliseconds"], details["role"]) == ([2], 5, "backend")
 
 
 def test_an_amount_that_no_row_can_hold_is_refused(tmp_path: Path, clock: Clock) -> None:
