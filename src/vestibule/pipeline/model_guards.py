@@ -28,7 +28,7 @@ def guards_of(
     config = services.operator.guardrails
     secrets = (
         *known_secrets(services, record),
-        KnownSecret("the task token", tokens.agent_token.encode()),
+        # The agent's own token is no secret here: it opens nothing elsewhere, and `env` in a shell shows it.
         KnownSecret("the probe's token", tokens.probe_token.encode()),
         *(KnownSecret(f"the canary {name}", value.encode()) for name, value in sorted(config.canaries.items())),
     )

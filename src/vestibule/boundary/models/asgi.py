@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import types
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any, NamedTuple
 
 Scope = MutableMapping[str, Any]
@@ -45,23 +45,27 @@ async def read_body(receive: Receive, limit: int, seconds: float) -> bytes:
     Raises:
         TooLarge, ClientGone.
     """
-    parts: list[bytes] = []
-    size = 0
     try:
-        async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit:
-                    raise TooLarge
-                parts.append(part)
-                if not message.get("more_body"):
-                    return b"".join(parts)
+        found: bytes = await _within(_read(receive, limit), seconds)
     except TimeoutError:
         raise ClientGone from None
+    return found
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise TooLarge
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def answer(
@@ -136,18 +140,18 @@ class Client:
             self._writing = False
 
 
-async def _within(work: Any, seconds: float) -> None:
+async def _within(work: Any, seconds: float) -> Any:
     """Drive a coroutine; only if it has to wait, set a clock to it. Raises `TimeoutError`."""
     try:
         first = work.send(None)
-    except StopIteration:
-        return
+    except StopIteration as ended:
+        return ended.value
     async with asyncio.timeout(seconds):
-        await _rest(work, first)
+        return await _rest(work, first)
 
 
 @types.coroutine
-def _rest(work: Any, first: Any) -> Iterator[Any]:
+def _rest(work: Any, first: Any) -> Generator[Any, Any, Any]:
     """What is left of a coroutine that has given `first` to wait for."""
     resume: Any
     argument: Any
@@ -160,5 +164,5 @@ def _rest(work: Any, first: Any) -> Iterator[Any]:
             resume, argument = work.send, None
         try:
             first = resume(argument)
-        except StopIteration:
-            return
+        except StopIteration as ended:
+            return ended.value

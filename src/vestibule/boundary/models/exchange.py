@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from vestibule.boundary.models.asgi import Client
@@ -97,7 +96,7 @@ class Exchange:
         self._beating: asyncio.TimerHandle | None = None
         self._beats: asyncio.Task[None] | None = None
         # An answer may go on from an earlier exchange's: what was looked at is counted for each.
-        self._before = asdict(answer.scanned)
+        self._before = answer.scanned.counts()
         self._judged = 0
         self.result = Result()
 
@@ -142,7 +141,7 @@ class Exchange:
 
     def _scanned(self) -> dict[str, int]:
         """What of this provider's answer was looked at."""
-        return {name: count - self._before[name] for name, count in asdict(self._answer.scanned).items()}
+        return {name: count - self._before[name] for name, count in self._answer.scanned.counts().items()}
 
     def _all_judged(self) -> None:
         """Raises `Broken`: the answer ends, and the machine saw calls that nobody was asked about."""
@@ -218,6 +217,8 @@ class Exchange:
 
     async def _last(self, response: HttpAnswer) -> None:
         """Read the end of the provider's body, if it comes at once; more than its end closes the connection."""
+        if response.whole:
+            return
         try:
             async with asyncio.timeout(_LAST_SECONDS):
                 async for _ in self._http.chunks(self._provider, response):

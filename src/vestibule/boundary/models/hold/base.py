@@ -90,6 +90,15 @@ class Scanned:
     text_bytes: int = 0
     call_bytes: int = 0
 
+    def counts(self) -> dict[str, int]:
+        return {
+            "blocks": self.blocks,
+            "calls": self.calls,
+            "denied": self.denied,
+            "text_bytes": self.text_bytes,
+            "call_bytes": self.call_bytes,
+        }
+
 
 class Answer(Protocol):
     """One answer of a provider on its way to the agent. One for each client request, streamed or whole.
