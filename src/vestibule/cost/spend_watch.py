@@ -122,11 +122,12 @@ def _cells(connection: Connection, agent: str, first: int, last: int) -> list[Ce
         .where(SLOTS.c.agent == agent, SLOTS.c.slot >= _hour_text(first), SLOTS.c.slot < _hour_text(last + 1))
         .group_by(SLOTS.c.version, SLOTS.c.run, hour)
     )
+    hours = {_hour_text(number): number for number in range(first, last + 1)}
     return [
         Cell(
             version=row.version,
             run=row.run,
-            hour=hour_of(seconds_of(f"{row.hour}:00:00Z")),
+            hour=hours[row.hour],
             nano_usd=int(row.nano_usd),
         )
         for row in connection.execute(query)

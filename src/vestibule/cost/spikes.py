@@ -14,7 +14,7 @@ Rules it keeps:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vestibule.core.base import Noun
 
@@ -48,7 +48,7 @@ class Terms(Noun):
     """How many mean deviations of the baseline an excess must exceed."""
 
 
-class Cell(Noun):
+class Cell(NamedTuple):
     """What one run of one version spent in one hour. `hour` counts from 1970-01-01T00Z."""
 
     version: str

@@ -56,10 +56,7 @@ class Sums:
 
     def _cells(self, hour: int) -> list[Cell]:
         found = self.hours.get(hour, {})
-        return [
-            Cell.model_construct(version=version, run=run, hour=hour, nano_usd=spent)
-            for (version, run), spent in found.items()
-        ]
+        return [Cell(version=version, run=run, hour=hour, nano_usd=spent) for (version, run), spent in found.items()]
 
 
 def two_versions(factor: str, seed: int, *, beside: bool, usd_per_hour: int = 12) -> Iterator[Spend]:

@@ -102,7 +102,7 @@ def test_a_baseline_of_few_hours_says_nothing() -> None:
 
 def test_unrest_of_the_baseline_raises_the_bar() -> None:
     rng = random.Random(7)
-    base = [cell.model_copy(update={"nano_usd": rng.choice((NANO // 5, 3 * NANO))}) for cell in steady(until=H)]
+    base = [cell._replace(nano_usd=rng.choice((NANO // 5, 3 * NANO))) for cell in steady(until=H)]
     assert read([*base, *now_cells("A", 3 * NANO)]).level == "none"
     assert read([*base, *now_cells("A", 3 * NANO)], terms=Terms(noise=0)).level == "alert"
 
@@ -178,7 +178,7 @@ def test_a_reading_depends_on_ratios_alone_but_for_the_amounts_that_are_asked_fo
 ) -> None:
     """Whole numbers throughout: the same trace in a smaller coin reads the same."""
     small = Terms(minimum_nano_usd=0, pause_floor_nano_usd=0, pause_nano_usd_per_minute=0)
-    more = [cell.model_copy(update={"nano_usd": cell.nano_usd * times}) for cell in cells]
+    more = [cell._replace(nano_usd=cell.nano_usd * times) for cell in cells]
     one, other = read(cells, "B", terms=small), read(more, "B", terms=small)
     if one.level == other.level == "none":
         return
