@@ -555,5 +555,19 @@ def test_postgres_keeps_the_same_books(postgres: str, clock: Clock) -> None:
     hold(ledger, "p2", 30)
 
 
-def test_racing_processes_on_postgres_get_exactly_the_ten_that_fit(postgres: str) -> None:
-    assert race(postgres, 4, 20) == 10
+def test_racing_connections_on_postgres_get_exactly_the_ten_that_fit(postgres: str) -> None:
+    ledgers = [Ledger(Database(postgres)) for _ in range(8)]
+    for number in range(5):
+        run = f"race{number}"
+        ledgers[0].open(run, Budget(tokens=10))
+        barrier = threading.Barrier(len(ledgers))
+
+        def tries(ledger: Ledger, run: str = run, barrier: threading.Barrier = barrier) -> int:
+            barrier.wait()
+            asked = [ledger.submit_hold(run, "m", nano_usd=1, tokens=1, details=WHOSE) for _ in range(20)]
+            return sum(future.exception() is None for future in asked)
+
+        with ThreadPoolExecutor(len(ledgers)) as pool:
+            assert sum(pool.map(tries, ledgers)) == 10
+    for ledger in ledgers:
+        ledger.close()
