@@ -67,6 +67,22 @@ def test_what_opencode_sends_passes_unchanged() -> None:
         part({"type": "file", "file": {"file_data": PDF, "filename": "a.pdf"}}),
         part({"type": "refusal", "refusal": "no"}, "assistant"),
         part({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}),
+        small(
+            messages=[
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "call_1",
+                            "type": "function",
+                            "function": {"name": "read", "arguments": "{}"},
+                            "cache_control": {"type": "ephemeral"},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "call_1", "content": "x"},
+            ]
+        ),
         part({"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit", "ttl": "30m"}}, "developer"),
         small(tools=[{"type": "custom", "custom": {"name": "patch", "format": {"type": "text"}}}]),
         small(tool_choice={"type": "function", "function": {"name": "read"}}),

@@ -160,6 +160,7 @@ _CALL = fields_of(
         "id": text("tool_calls.id"),
         "type": one_of("tool_calls.type", "function", "custom"),
         "index": number("tool_calls.index"),
+        "cache_control": _CACHE["cache_control"],
         "function": _FUNCTION_CALL,
         "custom": _CUSTOM_CALL,
     },
