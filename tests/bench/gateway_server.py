@@ -35,6 +35,11 @@ class _NoLedger:
 
     submit_charge = submit_release = submit_settle
 
+    def usage(self, run: str) -> Any:
+        from vestibule.core.model import Usage
+
+        return Usage()
+
 
 class _NoAudit:
     def submit(self, event: Any) -> Future[Any]:
