@@ -69,6 +69,11 @@ def test_refused_call_within_an_answer_counts_as_a_turn() -> None:
     assert ask(("user", "go"), ("assistant", said), ("user", "go on"))["content"][0]["text"] == "Done."
 
 
+def test_refused_call_in_a_text_that_a_program_joined_counts_as_a_turn() -> None:
+    said = [{"type": "text", "text": f"Let me see.{MARK}The call was not carried out.y"}]
+    assert ask(("user", "go"), ("assistant", said), ("user", "go on"))["content"][0]["text"] == "Done."
+
+
 def test_side_call_without_tools_gets_a_side_answer() -> None:
     found = ask(("user", "Write a title"), tools=None)
     assert found["stop_reason"] == "end_turn"

@@ -114,8 +114,8 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def refused_within(texts: Iterator[str]) -> int:
-    """How many refused calls texts of the model's turns stand for."""
-    return sum(text.startswith(MARK) for text in texts)
+    """How many refused calls texts of the model's turns stand for: programs may keep several texts as one."""
+    return sum(text.count(MARK) for text in texts)
 
 
 def _turns(script: Script, talk: Talk) -> tuple[Turn, ...]:
