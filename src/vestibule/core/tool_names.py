@@ -14,7 +14,8 @@ Rules it keeps:
 
 Sources: the type file shipped with Claude Code 2.1.197 and its tools reference; handlers of openai/codex
 (`core/src/tools/spec_plan.rs`); opencode's tools page; `base-declarations.ts` and `mcp-tool.ts` of gemini-cli;
-"Tool availability values" of the Copilot CLI command reference. Measured on the wire for the MCP spellings.
+"Tool availability values" of the Copilot CLI command reference, and what 1.0.102 offers. Measured on the wire for the
+MCP spellings.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ BUILT_IN: tuple[Row, ...] = (
         kind="exec",
         name="command_output",
         claude_code=("BashOutput", "TaskOutput"),
+        gemini_cli=("list_background_processes", "read_background_output"),
         copilot_cli=("read_bash", "read_powershell", "list_bash", "list_powershell"),
     ),
     Row(
@@ -180,7 +182,7 @@ BUILT_IN: tuple[Row, ...] = (
         ),
         opencode=("task",),
         gemini_cli=("invoke_agent", "complete_task"),
-        copilot_cli=("task", "read_agent", "list_agents"),
+        copilot_cli=("task", "read_agent", "write_agent", "list_agents"),
     ),
     Row(
         kind="other",
@@ -209,7 +211,7 @@ BUILT_IN: tuple[Row, ...] = (
             "tracker_add_dependency",
             "tracker_visualize",
         ),
-        copilot_cli=("update_todo", "report_intent", "task_complete", "exit_plan_mode"),
+        copilot_cli=("update_todo", "report_intent", "task_complete", "exit_plan_mode", "sql"),
     ),
     Row(
         kind="other",
@@ -228,7 +230,13 @@ BUILT_IN: tuple[Row, ...] = (
         gemini_cli=("activate_skill", "get_internal_docs"),
         copilot_cli=("skill",),
     ),
-    Row(kind="other", name="schedule", claude_code=("CronCreate", "CronDelete", "CronList", "ScheduleWakeup")),
+    Row(
+        kind="other",
+        name="schedule",
+        claude_code=("CronCreate", "CronDelete", "CronList", "ScheduleWakeup"),
+        copilot_cli=("manage_schedule",),
+    ),
+    Row(kind="other", name="past_sessions", copilot_cli=("session_store_sql",)),
     Row(kind="other", name="find_tools", claude_code=("ToolSearch",), codex=("tool_search",)),
     Row(
         kind="other",
