@@ -299,7 +299,7 @@ ENTRIES: dict[str, Entry] = {
     "model.call.native": Entry(
         "The model's call was not carried out: built-in tools are off for this task.",
         "Use the tools of the vestibule server.",
-        "Set `native: true` for the agent if its own tools may run inside the sandbox.",
+        "Set `mode: native` for the agent if its own tools may run inside the sandbox.",
         _resource,
     ),
     "model.call.arguments": Entry(
@@ -488,7 +488,7 @@ ENTRIES: dict[str, Entry] = {
     "model.unknown_price": Entry(
         "The price of this model is not known, and an unknown price is not zero.",
         "Use the model this run was started with.",
-        "Use a model with a known price, or add its price to the reviewed overlay.",
+        "Use a model with a known price, or give its price in the operator's `prices`.",
         _resource,
     ),
     "budget.usd": Entry(
