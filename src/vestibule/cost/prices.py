@@ -109,9 +109,8 @@ class ModelPrice(NamedTuple):
         """
         kinds = ("input", "cache_read", "cache_write_5m", *(("cache_write_1h",) if hour_cache else ()))
         # A tier can in principle be cheaper than the base: every step up to the total counts.
-        steps = {all_input, 0} | {
-            start + 1 for rate in self.rates.values() for start, _ in rate.tiers if start < all_input
-        }
+        tiers = [start + 1 for rate in self.rates.values() for start, _ in rate.tiers if start < all_input]
+        steps = {all_input, 0, *tiers} if tiers else (0,)
         dearest = max(self._rate(kind, step) for kind in kinds for step in steps)
         dearest_output = max(self._rate("output", step) for step in steps)
         return -(-(all_input * dearest + output * dearest_output) // MILLION) + self.request

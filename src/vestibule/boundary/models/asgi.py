@@ -33,10 +33,16 @@ class TooLarge(Exception):
 
 def header(scope: Scope, name: bytes) -> bytes:
     """The header's value; several of one name are refused by giving a value that matches nothing."""
-    found = [value for key, value in scope["headers"] if key == name]
-    if len(found) > 1:
-        return b"\x00"
-    return bytes(found[0]) if found else b""
+    found: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if found is None:
+        found = scope[_HEADERS] = {}
+        for key, value in scope["headers"]:
+            found[key] = b"\x00" if key in found else value
+    return found.get(name, b"")
+
+
+_HEADERS = "vestibule.headers"
+"""Where a request's headers are kept by name, once they were looked for."""
 
 
 async def read_body(receive: Receive, limit: int, seconds: float) -> bytes:

@@ -41,7 +41,8 @@ class Steering:
 
     def note(self, usage: Usage) -> None:
         """A request was settled."""
-        self.spent = self.spent.plus(usage)
+        if self.budget.nano_usd or self.budget.tokens:
+            self.spent = self.spent.plus(usage)
 
     def tell(self, asked: Asked) -> Asked:
         """The request with what is to be said in it; the same object when there is nothing."""

@@ -4,7 +4,9 @@ Rules it keeps:
 1. A frame is bounded; more is an error, never unbounded memory.
 2. A frame's bytes are kept as they came: what is not judged otherwise is passed on unchanged.
 3. What two readers could read in two ways is an error: bytes that are not UTF-8, a line of no known field (before which
-   may stand a byte order mark, which some take away: then it is an event), with `loads_once` a key twice.
+   may stand a byte order mark, which some take away: then it is an event), a blank line within a frame (two kinds of
+   line ends mixed: an event's end for some, and what they read then are other events), with `loads_once` a key twice.
+4. An event's name is what stands there, but for one space: readers compare it as it is.
 
 Source: WHATWG HTML, "Server-sent events" (line ends, fields).
 """
@@ -92,7 +94,7 @@ def _plain_frame(part: bytes) -> Frame:
     if part.startswith(b"event: "):
         end = part.find(b"\n")
         if end > 0 and part.startswith(b"data: ", end + 1) and part.find(b"\n", end + 7) < 0:
-            return Frame(part + b"\n\n", part[7:end].strip().decode("ascii", "replace"), part[end + 7 :])
+            return Frame(part + b"\n\n", part[7:end].decode("ascii", "replace"), part[end + 7 :])
     elif part.startswith(b"data: ") and b"\n" not in part:
         return Frame(part + b"\n\n", "", part[6:])
     return _frame(part + b"\n\n")
@@ -101,11 +103,17 @@ def _plain_frame(part: bytes) -> Frame:
 def _frame(raw: bytes) -> Frame:
     event = ""
     data: list[bytes] = []
-    for line in re.split(rb"\r\n|\n|\r", raw) if b"\r" in raw else raw.split(b"\n"):
+    lines = re.split(rb"\r\n|\n|\r", raw) if b"\r" in raw else raw.split(b"\n")
+    begun = ended = False
+    for line in lines:
+        if line and ended:
+            raise WireError("an event of the provider's answer holds a blank line")
+        ended = begun and not line
+        begun = begun or bool(line)
         if line.startswith(b"data:"):
             data.append(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line.startswith(b"event:"):
-            event = line[6:].strip().decode("ascii", "replace")
+            event = line[6:].removeprefix(b" ").decode("ascii", "replace")
         elif line and not line.startswith((b":", b"id:", b"retry:")):
             raise WireError("an event of the provider's answer holds a line of no known field")
     return Frame(raw, event, data[0] if len(data) == 1 else b"\n".join(data))
@@ -203,9 +211,6 @@ def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _PLAIN = json.JSONDecoder()
 _ONCE = json.JSONDecoder(object_pairs_hook=_only_once)
 _MARKED = json.JSONDecoder(object_pairs_hook=_marking)
-
-
-_MARKING = json.JSONDecoder(object_pairs_hook=_marking)
 
 
 def has_twice(value: Any) -> bool:
