@@ -46,7 +46,36 @@ def main() -> None:
             check=False,
         )
         found = {"code": done.returncode, "names": names, "paths": paths, "heard": sorted(heard)}
-        print(json.dumps({**found, "out": done.stdout[-4000:]}))
+        print(json.dumps({**found, "out": done.stdout[-4000:], "err": done.stderr[-2000:]}))
+
+
+async def _tool_server(scope: Any, receive: Any, send: Any) -> None:
+    data = b""
+    more = scope["method"] == "POST"
+    while more:
+        message = await receive()
+        data += message.get("body", b"")
+        more = message.get("more_body", False)
+    asked = json.loads(data) if data else {}
+    tool = {"name": "get_task", "description": "The task.", "inputSchema": {"type": "object", "properties": {}}}
+    results = {
+        "initialize": {
+            "protocolVersion": asked.get("params", {}).get("protocolVersion", ""),
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "vestibule", "version": "1"},
+        },
+        "tools/list": {"tools": [tool]},
+        "tools/call": {"content": [{"type": "text", "text": "Nothing to do."}]},
+    }
+    status, body = 202 if data else 405, b""
+    if "id" in asked:
+        status = 200
+        result = {"result": results[asked["method"]]} if asked["method"] in results else {}
+        error = {"error": {"code": -32601, "message": "no such method"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], **(result or error)}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _loopback_up() -> None:
@@ -80,7 +109,8 @@ def _answer_names(server: socket.socket, names: list[str]) -> None:
 
 
 def _serve(setup: dict[str, Any], paths: list[str], heard: set[str]) -> None:
-    """The scripted provider below /anthropic on port 80; every other path is unknown."""
+    """Gateways as a program sees them, on port 80: the scripted provider below the prefixes of its formats, and a tool
+    server that has one tool; every other path is unknown."""
     import uvicorn
 
     from vestibule.boundary.models.scripted.provider import build_scripted_app
@@ -99,7 +129,13 @@ def _serve(setup: dict[str, Any], paths: list[str], heard: set[str]) -> None:
                 heard.update(word for word in setup["words"] if word.encode() in body)
             return message
 
-        await provider({**scope, "path": scope["path"].removeprefix("/anthropic")}, listened, send)
+        if scope["path"] == "/mcp":
+            await _tool_server(scope, listened, send)
+            return
+        path = scope["path"]
+        for prefix in ("/anthropic", "/openai", "/gemini"):
+            path = path.removeprefix(prefix)
+        await provider({**scope, "path": path}, listened, send)
 
     listener = socket.create_server(("127.0.0.1", 80))
     server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))

@@ -37,7 +37,14 @@ from vestibule.agents.verified import OPENCODE
 
 PACKAGE = "opencode-ai"
 _CONFIG = ".config/opencode/opencode.json"
+_PLUGIN = "@opencode-ai/plugin"
+_INSTALLED = {
+    ".config/opencode/package-lock.json": json.dumps({"packages": {"": {"dependencies": {_PLUGIN: "*"}}}}).encode(),
+    ".config/opencode/node_modules/.keep": b"",
+}
+"""What makes the program take the package that helps to write plugins for installed: it asks no package registry."""
 _INSTRUCTIONS = "vestibule-instructions.md"
+_OFF = ("webfetch", "websearch", "codesearch", "skill", "question")
 MAX_DENIALS = 50
 SILENT = {
     "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -46,6 +53,9 @@ SILENT = {
     "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
     "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
     "OPENCODE_DISABLE_CLAUDE_CODE": "1",
+    "OPENCODE_DISABLE_EXTERNAL_SKILLS": "1",
+    "OPENCODE_DISABLE_SHARE": "1",
+    "OPENCODE_PURE": "1",
 }
 
 
@@ -67,7 +77,7 @@ class OpenCode:
         return npm_version(npm_program("opencode", PACKAGE, tools))
 
     def plan(self, situation: Situation) -> Plan:
-        files = {_CONFIG: json.dumps(_config(situation)).encode()}
+        files = {**_INSTALLED, _CONFIG: json.dumps(_config(situation)).encode()}
         if situation.instructions:
             files[_INSTRUCTIONS] = told(situation.instructions).encode("utf-8", "replace")
         program = npm_program("opencode", PACKAGE, situation.tools)
@@ -126,10 +136,9 @@ def _config(situation: Situation) -> dict[str, Any]:
         "formatter": False,
     }
     if situation.native:
-        config["tools"] = {"webfetch": False, "websearch": False, "codesearch": False}
-        config["permission"] = {"*": "allow", "webfetch": "deny", "websearch": "deny"}
+        # The walls are the sandbox's; a question of its own would only end a headless run. The last match counts.
+        config["permission"] = {"*": "allow", **dict.fromkeys(_OFF, "deny")}
     else:
-        config["tools"] = {"*": False, ours: True}
         config["permission"] = {"*": "deny", ours: "allow"}
     if situation.instructions:
         config["instructions"] = [f"/home/agent/{_INSTRUCTIONS}"]
