@@ -33,7 +33,7 @@ from vestibule.boundary.models.wire.sse import (
     count,
     dumped,
     has_twice,
-    loads_marked,
+    loads_looked,
     loads_once,
     word,
 )
@@ -49,6 +49,8 @@ class AnthropicWhole:
         self._hold_text = hold_text
         self._provider_tools = provider_tools
         self._body = b""
+        self._marked = False
+        """Whether a key stands twice somewhere in it."""
         self._message: dict[str, Any] = {}
         self._held: list[tuple[int, Problem]] = []
         self._earlier: list[dict[str, Any]] = []
@@ -57,7 +59,7 @@ class AnthropicWhole:
         self._shown: list[dict[str, Any]] = []
 
     def feed(self, data: bytes) -> Step:
-        message = loads_marked(data)
+        message, self._marked = loads_looked(data)
         usage, content = message.get("usage"), message.get("content")
         self.told = Told(started=True, events=1, stop_reason=word(message.get("stop_reason")))
         if isinstance(usage, dict):
@@ -65,7 +67,8 @@ class AnthropicWhole:
             self.told.reported = isinstance(usage.get("output_tokens"), int)
         if message.get("type") != "message" or not isinstance(content, list):
             raise WireError("its answer is no message")
-        if isinstance(message, Twice) or has_twice({key: message[key] for key in message if key != "content"}):
+        rest = {key: message[key] for key in message if key != "content"} if self._marked else {}
+        if self._marked and (isinstance(message, Twice) or has_twice(rest)):
             raise WireError("a key stands twice in the provider's answer")
         self._body, self._message, self._turn, self._held = data, message, Turn(), []
         asked: list[Held] = []
@@ -81,7 +84,7 @@ class AnthropicWhole:
         kind = block.get("type") if isinstance(block, dict) else None
         if not isinstance(kind, str) or not known(kind, self._provider_tools):
             raise WireError("its answer holds a block of an unknown kind")
-        if twice_beyond_input({}, block):
+        if self._marked and twice_beyond_input({}, block):
             raise WireError("a key stands twice in the provider's answer")
         self.scanned.blocks += 1
         if kind in FLOWING:
@@ -96,7 +99,9 @@ class AnthropicWhole:
             return None
         self.scanned.calls += 1
         given = block.get("input")
-        problem: Problem = "shape" if not isinstance(given, dict) else "json" if has_twice(given) else ""
+        problem: Problem = "shape" if not isinstance(given, dict) else ""
+        if not problem and self._marked and has_twice(given):
+            problem = "json"
         text = json.dumps(given, ensure_ascii=False)
         size = len(text.encode("utf-8", "replace"))
         self.scanned.call_bytes += size

@@ -28,6 +28,10 @@ class WireError(ValueError):
     """The provider sent something that is no answer in this format."""
 
 
+class TwiceError(WireError):
+    """A key stands twice in one object."""
+
+
 class Frame(NamedTuple):
     """One event as sent: its bytes with the blank line, its name, its data."""
 
@@ -204,8 +208,20 @@ def _marking(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise WireError("a key stands twice in an event of the provider's answer")
+        raise TwiceError("a key stands twice in an event of the provider's answer")
     return found
+
+
+def loads_looked(data: bytes) -> tuple[dict[str, Any], bool]:
+    """As `loads_marked`, and whether anything was marked: nearly always nothing is, and nothing has to be looked for.
+
+    Raises:
+        WireError: it is no JSON object.
+    """
+    try:
+        return loads_once(data), False
+    except TwiceError:
+        return loads_marked(data), True
 
 
 _PLAIN = json.JSONDecoder()
