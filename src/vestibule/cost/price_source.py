@@ -9,6 +9,9 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -47,6 +50,20 @@ def compile_table() -> dict[str, Any]:
             "models": models,
         }
     return {"form": FORM, "source": f"genai-prices {version()}", "providers": providers}
+
+
+def compile_apart() -> dict[str, Any]:
+    """As `compile_table`, in a process of its own: what genai-prices takes in memory is not this process's to keep.
+
+    Raises:
+        RuntimeError: it failed; the end of what it said.
+    """
+    program = f"import json, sys; from {__name__} import compile_table; json.dump(compile_table(), sys.stdout)"
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, check=False, timeout=60)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-300:].decode("utf-8", "replace"))
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def version() -> str:

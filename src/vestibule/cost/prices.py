@@ -29,7 +29,7 @@ from vestibule.config.providers import Provider
 from vestibule.core.canonical import canonical_json, digest_bytes
 from vestibule.core.errors import DependencyDown
 from vestibule.cost.price_overlay import overlays
-from vestibule.cost.price_source import FORM, compile_table, version
+from vestibule.cost.price_source import FORM, compile_apart, compile_table, version
 
 MILLION = 1_000_000
 _PARENT = {
@@ -276,7 +276,7 @@ class PriceBook:
         *,
         files: tuple[Path, ...] = (),
         providers: Mapping[str, Provider] | None = None,
-        compiler: Callable[[], dict[str, Any]] = compile_table,
+        compiler: Callable[[], dict[str, Any]] = compile_apart,
     ) -> None:
         """`files` are the operator's. With `providers` a price is the one of the provider that is asked; without, that
         of whoever makes the model.
