@@ -155,16 +155,17 @@ def known_secrets(operator: OperatorConfig) -> Iterator[KnownSecret]:
     import os
 
     from vestibule.core.text.secrets import KnownSecret
+    from vestibule.identity.keys import secret_of
 
     for name, provider in operator.models.items():
         source = provider.key
         if source is None:
             continue
         if source.env and (value := os.environ.get(source.env, "")):
-            yield KnownSecret(f"the key of {name} ({source.env})", value.encode("utf-8", "surrogateescape"))
+            yield KnownSecret(f"the key of {name} ({source.env})", secret_of(value.encode("utf-8", "surrogateescape")))
         elif source.file:
             try:
-                yield KnownSecret(f"the key of {name}", Path(source.file).expanduser().read_bytes().strip())
+                yield KnownSecret(f"the key of {name}", secret_of(Path(source.file).expanduser().read_bytes().strip()))
             except OSError:
                 continue  # `check` calls no provider; a key that this user cannot read is no value to look for
 

@@ -3,11 +3,15 @@
 Rules it keeps:
 1. A key that is missing, empty, malformed or readable by every user of the machine is `dependency.provider_key`.
 2. No message holds the key or a part of it.
+3. A key is one line, so that it cannot become a second header. Only where it is exchanged, and never sent itself, it
+   may be a service account's file (`account`).
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +22,8 @@ from vestibule.core.errors import DependencyDown
 MAX_KEY_BYTES = 8192
 
 
-def read_key(source: KeySource, environ: Mapping[str, str] | None = None) -> str:
-    """The key, without white space around it.
+def read_key(source: KeySource, environ: Mapping[str, str] | None = None, *, account: bool = False) -> str:
+    """The key, without white space around it. `account`: it is a service account's file, a JSON object (Vertex).
 
     Raises:
         DependencyDown: `dependency.provider_key`.
@@ -33,9 +37,31 @@ def read_key(source: KeySource, environ: Mapping[str, str] | None = None) -> str
     key = key.strip()
     if not key:
         raise _down("The key of the model provider is missing.", place, f"Set {place} for the process outside.")
+    if account:
+        if len(key) > MAX_KEY_BYTES or not isinstance(_object(key), dict):
+            raise _down("The key of the model provider is no service account's file.", place, "Name its JSON file.")
+        return key
     if len(key) > MAX_KEY_BYTES or not key.isascii() or not key.isprintable() or " " in key:
         raise _down("The key of the model provider is no key.", place, "A key is one line of printable characters.")
     return key
+
+
+def secret_of(key: bytes) -> bytes:
+    """What of a key nobody may learn: all of it; of a service account's file its private key, without the first third:
+    that is public (modulus and exponent), or alike in all such keys. The rest of the file is in everybody's manuals."""
+    found = _object(key)
+    text = found.get("private_key") if isinstance(found, dict) else None
+    if not isinstance(text, str):
+        return key
+    inner = re.sub(r"-----[A-Z ]+-----|\s", "", text)
+    return inner[len(inner) // 3 :].encode("utf-8", "surrogatepass") or key
+
+
+def _object(key: str | bytes) -> object:
+    try:
+        return json.loads(key)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _from_file(path: Path, place: str) -> str:

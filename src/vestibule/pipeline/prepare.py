@@ -247,7 +247,7 @@ def choose_model(
     _, routes = resolve(operator.models, operator.model_aliases, model, adapter(agent.adapter).about.apis)
     for route in routes:
         if route.provider.key is not None:
-            read_key(route.provider.key, environ)
+            read_key(route.provider.key, environ, account=route.provider.api == "vertex")
     first = routes[0]
     return first.name, model if model in operator.model_aliases else first.model, first.provider.api == "scripted"
 

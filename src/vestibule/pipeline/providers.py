@@ -15,7 +15,7 @@ from vestibule.config.load import operator_config_path
 from vestibule.core.errors import ConfigError, DependencyDown
 from vestibule.core.text.secrets import KnownSecret
 from vestibule.cost.prices import CeilingPrices, FreePrices, ModelPrice, PriceBook, Prices
-from vestibule.identity.keys import read_key
+from vestibule.identity.keys import read_key, secret_of
 from vestibule.pipeline.hosting import GatewayHost, loopback_listener
 from vestibule.pipeline.record import RunRecord
 from vestibule.pipeline.services import Services
@@ -96,8 +96,8 @@ def known_secrets(services: Services, record: RunRecord) -> tuple[KnownSecret, .
     routes = routes_of(services, record)[1] if record.provider and not record.scripted else ()
     for route in routes:
         if route.provider.key is not None:
-            key = read_key(route.provider.key, services.environ)
-            found.append(KnownSecret(f"the key of {route.name}", key.encode()))
+            key = read_key(route.provider.key, services.environ, account=route.provider.api == "vertex")
+            found.append(KnownSecret(f"the key of {route.name}", secret_of(key.encode())))
     for use in record.scope.upstreams:
         server = services.operator.upstreams.get(use.server)
         if server is not None and server.key is not None:

@@ -112,7 +112,7 @@ def upstream_for(
         provider.api,
         provider.base_url.rstrip("/"),
         model,
-        lambda: read_key(source, environ) if source is not None else "",
+        lambda: read_key(source, environ, account=provider.api == "vertex") if source is not None else "",
         provider.clearance,
         provider.formats,
         provider,
