@@ -144,7 +144,10 @@ class AnthropicStream:
         except WireError:
             value = marked_start(frame.data)
         kind = value.get("type")
-        if frame.event and frame.event != kind:
+        if not frame.event and isinstance(kind, str):
+            # Some programs pass over events without a name: they would put other pieces together.
+            frame = Frame(written(value, kind), kind, frame.data)
+        elif frame.event != kind:
             raise WireError("an event's name and its type differ")
         self.told.events += 1
         if kind == "content_block_delta":

@@ -224,9 +224,13 @@ def loads_looked(data: bytes) -> tuple[dict[str, Any], bool]:
         return loads_marked(data), True
 
 
-_PLAIN = json.JSONDecoder()
-_ONCE = json.JSONDecoder(object_pairs_hook=_only_once)
-_MARKED = json.JSONDecoder(object_pairs_hook=_marking)
+def _constant(_text: str) -> Any:
+    raise WireError("an event of the provider's answer is no JSON")
+
+
+_PLAIN = json.JSONDecoder(parse_constant=_constant)
+_ONCE = json.JSONDecoder(object_pairs_hook=_only_once, parse_constant=_constant)
+_MARKED = json.JSONDecoder(object_pairs_hook=_marking, parse_constant=_constant)
 
 
 def has_twice(value: Any) -> bool:
