@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from vestibule.boundary.models.exchanged_keys import EARLY_SECONDS, ExchangedKeys
-from vestibule.boundary.models.providers import Upstream
+from vestibule.boundary.models.providers import Upstream, upstream_for
 from vestibule.boundary.models.reach import Reach
 from vestibule.config.parts import KeySource
 from vestibule.config.providers import Provider
@@ -148,3 +149,17 @@ def test_a_public_name_that_leads_inside_is_not_dialled(monkeypatch: pytest.Monk
     policy = asyncio.DefaultEventLoopPolicy().new_event_loop()
     policy.run_until_complete(run())
     policy.close()
+
+
+def test_a_service_accounts_file_goes_from_the_operators_configuration_to_a_token(tmp_path: Path) -> None:
+    private = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = tmp_path / "account.json"
+    file.write_text(json.dumps({"client_email": "a@example.com", "private_key": private.decode()}, indent=1))
+    file.chmod(0o600)
+    config = VERTEX.model_copy(update={"key": KeySource(file=str(file))})
+    exchange = Exchange(b'{"access_token": "t-1"}')
+    keys = ExchangedKeys(exchange)
+    assert asyncio.run(keys.secret(upstream_for({"google": config}, "google", "gemini-2.5-pro"))) == "t-1"
+    assert exchange.asked[0][0] == "https://oauth.example.com/token"
