@@ -44,6 +44,8 @@ def main() -> None:
             text=True,
             timeout=120,
             check=False,
+            # Programs that end their whole process group end only themselves.
+            start_new_session=True,
         )
         found = {"code": done.returncode, "names": names, "paths": paths, "heard": sorted(heard)}
         print(json.dumps({**found, "out": done.stdout[-4000:], "err": done.stderr[-2000:]}))

@@ -95,7 +95,7 @@ def start(
         timeout=150,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
     found = json.loads(done.stdout)
     return Found(
         code=found["code"],

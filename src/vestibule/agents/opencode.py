@@ -5,7 +5,7 @@ Native: its own tools run inside the sandbox on the view; web tools are off, our
 
 Rules it keeps:
 1. Its configuration is one file in the tmpfs HOME. No switch keeps the program from running plugins of a folder
-   `.opencode/` in the working tree: that no such file is in any view is what holds them.
+   `.opencode/` where it works: MCP-only it works in an empty folder of its HOME, native only the view holds them.
 2. Every model it may ask for (titles too) is the task's.
 3. The repository's instructions come from its base commit, in a file of the tmpfs HOME.
 4. Updates, sharing, its model list and language servers are off for speed and silence; the missing route holds them.
@@ -44,6 +44,7 @@ _INSTALLED = {
 }
 """What makes the program take the package that helps to write plugins for installed: it asks no package registry."""
 _INSTRUCTIONS = "vestibule-instructions.md"
+_AWAY = "vestibule-empty"
 _OFF = ("webfetch", "websearch", "codesearch", "skill", "question")
 MAX_DENIALS = 50
 SILENT = {
@@ -81,8 +82,13 @@ class OpenCode:
         if situation.instructions:
             files[_INSTRUCTIONS] = told(situation.instructions).encode("utf-8", "replace")
         program = npm_program("opencode", PACKAGE, situation.tools)
+        argv = [str(program), "run", "--format", "json", "--title", situation.task.run]
+        if not situation.native:
+            # It touches no file itself, so it need not see any: plugins of a folder run by lying above where it works.
+            files[f"{_AWAY}/.keep"] = b""
+            argv += ["--dir", f"/home/agent/{_AWAY}"]
         return Plan(
-            argv=(str(program), "run", "--format", "json", "--", prompt(situation.task)),
+            argv=(*argv, "--", prompt(situation.task)),
             env={**environment(situation), **SILENT},
             home_files=files,
         )
