@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vestibule.boundary.models.asgi import Client
 from vestibule.boundary.models.formats.base import Format
-from vestibule.boundary.models.hold.base import Answer, Decided, Held, Step
+from vestibule.boundary.models.hold.base import Answer, Decided, Held, Step, Told
 from vestibule.boundary.models.result import Admitted, Result, kinds_of, usage_of
 from vestibule.boundary.models.upstream import NotReached, UpstreamClient, broken
 from vestibule.boundary.models.wire.sse import WireError
@@ -97,6 +97,7 @@ class Exchange:
         self._beats: asyncio.Task[None] | None = None
         # An answer may go on from an earlier exchange's: what was looked at is counted for each.
         self._before = answer.scanned.counts()
+        answer.told = Told()  # and what an earlier provider told pays for nothing of this one's
         self._judged = 0
         self.result = Result()
 
