@@ -86,6 +86,7 @@ class _Connection(asyncio.Protocol):
         self._touched = 0.0
         self._head = 0
         self._size = 0
+        self._beside = 0
         self._paused = False
         self._error: Exception | None = None
         self._headers: dict[str, str] = {}
@@ -120,6 +121,7 @@ class _Connection(asyncio.Protocol):
             return
         if not self.status:
             self._head += len(data)
+        size = self._size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -127,6 +129,11 @@ class _Connection(asyncio.Protocol):
             return
         if self._head > HEAD_BYTES and not self.status:
             self._fail(BrokenAnswer("the head of the answer is too large"))
+            return
+        # Trailers, and what stands beside the sizes of chunks: the parser keeps them, and no body pauses the sender.
+        self._beside = 0 if self._size > size or not self.status else self._beside + len(data)
+        if self._beside > HEAD_BYTES and not self.complete:
+            self._fail(BrokenAnswer("more stands beside its body than may"))
             return
         if self._size > BUFFER_BYTES and not self._paused and not self.complete:
             self._paused = True
@@ -143,8 +150,8 @@ class _Connection(asyncio.Protocol):
         self._extra = self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._extra:
-            return
+        if self._extra or self.status:
+            return  # a trailer changes nothing of the head that was acted on (RFC 9110 section 6.5.1)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
@@ -177,7 +184,7 @@ class _Connection(asyncio.Protocol):
         """Send a request and wait for its answer's head. Raises `BrokenAnswer`."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers, self.status, self.complete, self.keep = {}, 0, False, False
-        self._head = self._size = 0
+        self._head = self._size = self._beside = 0
         self._error, self._extra = None, False
         self._touched = time.monotonic()
         self._transport.write(data)

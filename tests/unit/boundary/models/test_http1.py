@@ -243,6 +243,33 @@ def test_nobody_there_means_that_nothing_was_sent() -> None:
     asyncio.run(run())
 
 
+TRAILED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\n\r\n"
+
+
+def test_trailers_change_nothing_of_the_head() -> None:
+    async def run() -> None:
+        async with serving(sends(TRAILED, b"2\r\n{}\r\n0\r\nX-A: 2\r\nX-B: 3\r\n\r\n")) as (pool, url, _):
+            assert await ask(pool, url) == (200, {"transfer-encoding": "chunked", "x-a": "1"}, b"{}")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"X-A: " + b"a" * 1000 + b"\r\n", b"a" * 1000],
+    ids=["trailers", "a-trailer-without-end"],
+)
+def test_trailers_without_end_are_not_kept(flood: bytes) -> None:
+    async def run() -> None:
+        start = TRAILED + b"2\r\n{}\r\n0\r\nX-T: "
+        pieces = [flood] * (HEAD_BYTES * 16 // len(flood))
+        async with serving(sends(start, *pieces, b"\r\n\r\n")) as (pool, url, _):
+            with pytest.raises(BrokenAnswer, match="beside its body"):
+                await ask(pool, url)
+
+    asyncio.run(run())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_answer_or_an_error(data: bytes) -> None:
