@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Done, House
+from vestibule.config.spending import OperatorBudget, RequestLimit
+from vestibule.cost.ledger import Ledger
+from vestibule.store.database import Database
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = f"sleep {1_000_000 + os.getpid()}"
@@ -108,6 +111,24 @@ def test_a_second_death_at_work_ends_the_run(house: House) -> None:
     assert done.code == 5
     assert done.json["state"] == "failed"
     assert "cut off" in done.json["note"]
+
+
+def test_what_a_run_left_held_is_charged_when_it_ends_without_working_again(house: House) -> None:
+    assert crash(house, "Attempt._run_agent", "before", *start(house), times=2).code == -9
+    run = only_run(house)
+    assert crash(house, "Attempt._run_agent", "before", "resume", run, "--json", times=2).code == -9
+    db = Database(f"sqlite:///{house.home / 'vestibule.db'}")
+    try:
+        ledger = Ledger(db, OperatorBudget(concurrent=RequestLimit(agent_version=1)))
+        details = {"agent": "a", "agent_version": "v"}
+        ledger.hold(run, "m", nano_usd=7, tokens=7, details=details)
+        assert house.vestibule("resume", run, "--json").json["state"] == "failed"
+        assert {row.held_requests for row in ledger.standings().values()} == {0}
+        assert ledger.usage(run).cost_nano_usd == 7
+        ledger.hold(run, "m", nano_usd=7, tokens=7, details=details)  # room for one at a time
+        ledger.close()
+    finally:
+        db.close()
 
 
 def test_spend_survives_the_kill(house: House) -> None:

@@ -273,6 +273,8 @@ class Driver:
             except VestibuleError:
                 if not self.services.runs.get(run).state.final:
                     raise
+            # Its gateways are gone: what they, or a killed process, left held would be held for ever if it ended now.
+            self.services.ledger.recover(run)
             engine.close()
             self.services.remember_head()
         return self.services.runs.get(run)
