@@ -154,6 +154,7 @@ ENTRIES: dict[str, Entry] = {
     "path.stream": _path("A name in the path contains a colon.", "Use a name without ':'."),
     "path.device": _path("A name in the path is a device name.", "Use another name."),
     "path.empty": _path("The path names no file.", "Name a file in the workspace."),
+    "path.many": _path("The call names too many paths.", "Name fewer files in one call."),
     "path.type": _path("A path is a string.", "Send the path as a string."),
     "path": _path("The path cannot be used.", "Give a plain path, relative to the workspace."),
     # context

@@ -13,9 +13,11 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from vestibule.boundary.models.formats.base import Asked, Offered
 from vestibule.boundary.models.hold.base import Held
@@ -36,8 +38,15 @@ _SYSTEM = ("/usr/",)
 """What a sandbox shows of the machine, read-only."""
 _FOLDERS = ("list_files", "find_files", "search_files")
 _PATH_KEYS = ("file_path", "filePath", "path", "absolute_path", "notebook_path", "dir_path", "filename", "file", "cwd")
-_URL_KEYS = ("url", "uri", "prompt")
-_PATCH_HEADS = ("*** Add File: ", "*** Update File: ", "*** Delete File: ", "*** Move to: ", "+++ b/", "--- a/")
+_PATCH_KEYS = ("input", "patch", "patchText", "patch_text")
+_URL_KEYS = ("url", "uri")
+_PATCH_HEAD = re.compile(r"\s*\*{3}\s*(?:(?:add|update|delete)\s+file|move\s+(?:to|file))\s*:", re.IGNORECASE)
+"""A line that names a file, for any program: some trim it, some do not ask for the space behind the colon."""
+_DIFF_HEAD = re.compile(r"(?:\+\+\+|---|rename (?:from|to)|copy (?:from|to)) (?:[ab]/)?")
+_MUST_NAME = ("read_file", "view_image", "write_file", "edit_file", "edit_notebook", "apply_patch")
+"""Tools that do nothing without a path: one that is not found here stands where it is not looked for."""
+MAX_PATHS = 1_000
+"""Paths in one call. Each is compared with every rule of the scope."""
 _SHOWN = 200
 
 
@@ -135,7 +144,11 @@ def _fits(arguments: Any, offered: Offered) -> bool:
 
 def _judge_paths(tool: Tool, arguments: Any, scope: Scope, facts: dict[str, Any], resource: dict[str, Any]) -> None:
     """Every path that the arguments name; the first that may not be touched decides the facts."""
-    for text in _paths(tool, arguments):
+    paths = _paths(tool, arguments)
+    if len(paths) > MAX_PATHS:
+        facts["path_rule"] = "path.many"
+        return
+    for text in paths:
         try:
             path = _inside(text, folders=tool.name in _FOLDERS, reads=tool.kind == "read")
         except PathRefused as error:
@@ -157,33 +170,60 @@ def _judge_paths(tool: Tool, arguments: Any, scope: Scope, facts: dict[str, Any]
             facts["in_read"] = scope.shows(path)
         if not (facts["in_read"] and facts["in_write"]) or facts["protected"] or facts["control_file"]:
             return
+    if tool.name == "find_files":
+        facts["path_rule"] = _pattern_rule(arguments)
 
 
 def _paths(tool: Tool, arguments: Any) -> list[str]:
-    if isinstance(arguments, str):
-        return _patched(arguments)
+    """The paths that a call names, wherever in its arguments they stand; `[""]` for none where one is needed."""
     found: list[str] = []
-    for key in _PATH_KEYS:
-        value = arguments.get(key)
-        if isinstance(value, str):
-            found.append(value)
-    for key in ("paths", "files", "include"):
-        value = arguments.get(key)
-        if isinstance(value, list):
-            found += [item for item in value if isinstance(item, str)]
-    if tool.name == "apply_patch":
-        for key in ("input", "patch", "patchText", "patch_text"):
-            value = arguments.get(key)
+    waiting: list[Any] = [arguments]
+    if isinstance(arguments, str):
+        found, waiting = _patched(arguments), []
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+            continue
+        if not isinstance(item, dict):
+            continue
+        for key, value in item.items():
             if isinstance(value, str):
-                found += _patched(value)
-    return found
+                if key in _PATH_KEYS:
+                    found.append(value)
+                elif tool.name == "apply_patch" and key in _PATCH_KEYS:
+                    found += _patched(value)
+            elif isinstance(value, list) and key in ("paths", "files", "include"):
+                found += [part for part in value if isinstance(part, str)]
+                waiting.append(value)
+            else:
+                waiting.append(value)
+    found = list(dict.fromkeys(found))
+    return found or ([""] if tool.name in _MUST_NAME else [])
 
 
 def _patched(text: str) -> list[str]:
-    """Files that a patch names, in the envelope of agent programs or as a unified diff."""
-    heads = ((line, head) for line in text.splitlines() for head in _PATCH_HEADS if line.startswith(head))
-    found = (line[len(head) :].strip() for line, head in heads)
-    return [item for item in found if item != "/dev/null"]
+    """Files that a patch names, in the envelope of agent programs or as a unified diff.
+
+    Programs differ in what ends a line: what either way names is found.
+    """
+    lines = dict.fromkeys((*text.split("\n"), *text.splitlines()))
+    found = [line[head.end() :].removeprefix(" ") for line in lines if (head := _PATCH_HEAD.match(line))]
+    if not found:
+        found = [line[head.end() :] for line in lines if (head := _DIFF_HEAD.match(line))]
+    return [item for item in (path.rstrip(" \t\r") for path in found) if item != "/dev/null"]
+
+
+def _pattern_rule(arguments: Any) -> str:
+    """What is wrong with where a pattern of file names begins: it is a path too, up to its first wild card."""
+    text = arguments.get("pattern") if isinstance(arguments, dict) else None
+    if not isinstance(text, str):
+        return ""
+    if ".." in re.split(r"[/{},]", text):
+        return "path.traversal"
+    places = (WORKSPACE + "/", *_OWN_PLACES, *_SYSTEM)
+    outside = text.startswith("~") or (text.startswith("/") and not text.startswith(places))
+    return "path.absolute" if outside else ""
 
 
 def _inside(text: str, *, folders: bool, reads: bool) -> str:
@@ -192,6 +232,9 @@ def _inside(text: str, *, folders: bool, reads: bool) -> str:
     Raises:
         PathRefused.
     """
+    if text != text.strip():
+        # Some programs trim what they are given, of every kind of space.
+        raise PathRefused("path.trailing", "The path begins or ends with a space.", "Remove it.")
     if text == WORKSPACE or (folders and text in ("", ".", "./")):
         return ""
     if text.startswith(WORKSPACE + "/"):
@@ -206,13 +249,14 @@ def _inside(text: str, *, folders: bool, reads: bool) -> str:
 def _host_allowed(tool: Tool, arguments: Any, scope: Scope) -> bool:
     if tool.name != "fetch" or not isinstance(arguments, Mapping):
         return False
-    urls = [value for key in _URL_KEYS[:2] if isinstance(value := arguments.get(key), str)]
+    urls = [value for key in _URL_KEYS if isinstance(value := arguments.get(key), str)]
     return bool(urls) and all(_host_of(url) in {host.rpartition(":")[0] for host in scope.hosts} for url in urls)
 
 
 def _host_of(url: str) -> str:
-    from urllib.parse import urlsplit
-
+    # Browsers' rules make a slash of a backslash, and pass over what is not printed: another host than is read here.
+    if "\\" in url or not url.isascii() or not url.isprintable() or " " in url:
+        return ""
     try:
         parts = urlsplit(url)
         return canonical_host(parts.hostname or "") if parts.scheme in ("http", "https") else ""
