@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tests.e2e.conftest import House
 from tests.e2e.projects import claude_code_modules
+from vestibule.agents.registry import ADAPTERS
 
 
 def test_agents_are_listed_with_what_worked_here(house: House) -> None:
     first = house.vestibule("agents", "--json")
     assert first.code == 0, first.err
-    assert [item["adapter"] for item in first.json["agents"]] == ["command", "reference", "claude-code"]
+    assert [item["adapter"] for item in first.json["agents"]] == list(ADAPTERS)
     assert all(item["runs"] == [] for item in first.json["agents"])
 
     run = house.change().json

@@ -35,16 +35,26 @@ def _task(title: str = "Greet politely", body: str = "The greeting says please."
     )
 
 
+_PROGRAMS = {
+    "claude": ("@anthropic-ai/claude-code", "2.1.197"),
+    "codex": ("@openai/codex", "0.169.0"),
+    "opencode": ("opencode-ai", "1.18.33"),
+    "gemini": ("@google/gemini-cli", "0.61.0"),
+    "copilot": ("@github/copilot", "1.0.102"),
+}
+
+
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A folder as npm lays it out, with a program that is a link into its package."""
-    package = tmp_path / "node_modules" / "@anthropic-ai" / "claude-code"
-    (package / "bin").mkdir(parents=True)
-    (package / "bin" / "claude.exe").write_bytes(b"#!\n")
-    (package / "package.json").write_text('{"name": "x", "version": "2.1.197"}')
-    (tmp_path / "node_modules" / ".bin").mkdir()
-    (tmp_path / "node_modules" / ".bin" / "claude").symlink_to("../@anthropic-ai/claude-code/bin/claude.exe")
-    return tmp_path / "node_modules"
+    """A folder as npm lays it out, with programs that are links into their packages."""
+    modules = tmp_path / "node_modules"
+    (modules / ".bin").mkdir(parents=True)
+    for name, (package, version) in _PROGRAMS.items():
+        (modules / package / "bin").mkdir(parents=True)
+        (modules / package / "bin" / f"{name}.exe").write_bytes(b"#!\n")
+        (modules / package / "package.json").write_text(json.dumps({"name": "x", "version": version}))
+        (modules / ".bin" / name).symlink_to(f"../{package}/bin/{name}.exe")
+    return modules
 
 
 def _plan(name: str, tools: Path, *, native: bool = False, **more: Any) -> Plan:
@@ -122,7 +132,7 @@ def test_nothing_of_this_process_reaches_an_agents_environment(
 
 def test_program_and_version_are_found_through_the_link(tools: Path) -> None:
     claude = ClaudeCode()
-    assert claude.program((tools,)) == tools / ".bin" / "claude"
+    assert find_program("claude", (tools,)) == tools / ".bin" / "claude"
     assert claude.program_version((tools,)) == "2.1.197"
     assert claude.program_version((tools.parent,)) == "2.1.197"
 

@@ -36,7 +36,8 @@ def _one(name: str, *tools: Path) -> Listed:
 
 def test_every_adapter_is_listed_without_any_tool() -> None:
     found = {item.adapter: item.standing for item in inventory(())}
-    assert found == {"command": "any program", "reference": "verified", "claude-code": "not installed"}
+    installed = {"claude-code", "codex", "opencode", "gemini", "copilot"}
+    assert found == {"command": "any program", "reference": "verified", **dict.fromkeys(installed, "not installed")}
     missing = _one("claude-code")
     assert missing.path == missing.version == ""
     assert "sandbox.tools" in missing.problem
@@ -62,9 +63,17 @@ def test_the_reference_agent_is_of_this_release() -> None:
     assert _one("reference").version == __version__
 
 
-def test_the_verified_version_is_the_one_that_the_tests_install() -> None:
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("claude-code", "@anthropic-ai/claude-code"),
+        ("codex", "@openai/codex"),
+        ("opencode", "opencode-ai"),
+    ],
+)
+def test_the_verified_version_is_the_one_that_the_tests_install(name: str, package: str) -> None:
     pinned = json.loads((ROOT / "tests/tools/package.json").read_text())["dependencies"]
-    assert [item.version for item in CLAUDE_CODE] == [pinned["@anthropic-ai/claude-code"]]
+    assert [item.version for item in adapter(name).about.verified] == [pinned[package]]
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
