@@ -14,9 +14,9 @@ import functools
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vestibule.core.base import Noun
 from vestibule.core.canonical import digest_bytes
@@ -96,8 +96,7 @@ class Entry(Noun):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """An event in canonical form without its number and time. Keys sort as `…, run, seq, subject, time, v, …`."""
 
     event: Event
@@ -123,14 +122,15 @@ def prepare(event: Event) -> Prepared:
     try:
         details, resource = _json(event.details) if event.details else "{}", event.resource
         prepared = _assemble(event, details, resource, "{}")
+        if _size(prepared) <= MAX_ENTRY:
+            return prepared
+        oversize = {}
+        if event.details:
+            oversize["details"] = _replaced(details.encode())
+            prepared = _assemble(event, "{}", resource, _json(oversize))
         if _size(prepared) > MAX_ENTRY:
-            oversize = {}
-            if event.details:
-                oversize["details"] = _replaced(details.encode())
-                prepared = _assemble(event, "{}", resource, _json(oversize))
-            if _size(prepared) > MAX_ENTRY:
-                oversize["resource"] = _replaced(_string(resource).encode())
-                prepared = _assemble(event, "{}", resource[:_SHOWN] + "…", _json(oversize))
+            oversize["resource"] = _replaced(_string(resource).encode())
+            prepared = _assemble(event, "{}", resource[:_SHOWN] + "…", _json(oversize))
     except (TypeError, ValueError, RecursionError) as error:
         raise Unrecordable(str(error)) from None
     if _size(prepared) > MAX_ENTRY:
@@ -154,6 +154,18 @@ def _no_float(text: str) -> Any:
 
 _DECODER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
+
+
+def _encoding() -> Callable[[Any], str]:
+    """What `_ENCODER.encode` does with a container, with its inner encoder made once and not anew each time."""
+    make, string = getattr(json.encoder, "c_make_encoder", None), getattr(json.encoder, "encode_basestring", None)
+    if make is None or string is None:
+        return _ENCODER.encode
+    chunks = make(None, _ENCODER.default, string, None, ":", ",", True, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encoded = _encoding()
 
 
 def parse_entry(body: bytes) -> dict[str, Any]:
@@ -221,25 +233,38 @@ def _check_phase(event: Event) -> None:
 
 def _assemble(event: Event, details: str, resource: str, oversize: str) -> Prepared:
     """The bytes, field by field in the order of their names: most texts are the same from entry to entry."""
-    labels = event.labels
+    labels, verdict = event.labels, event.verdict
+    before_time, after_time = _end(event.subject, verdict._value_ if verdict else "")
     before = (
-        f'{{"action":{_string(event.action)},"actor":{_string(event.actor)},"attempt":{event.attempt},'
-        f'"details":{details},"input_digest":{_string(event.input_digest)},'
-        f'"intent":{"null" if event.intent is None else event.intent},'
-        f'"labels":{{"confidentiality":"{labels.confidentiality.value}","integrity":"{labels.integrity.value}"}},'
-        f'"oversize":{oversize},"phase":"{event.phase}","policy_digest":{_string(event.policy_digest)},'
-        f'"reasons":{_json(event.reasons) if event.reasons else "[]"},"resource":{_string(resource)},'
+        f'{_start(event.action, event.actor, event.attempt)}{details},"input_digest":{_string(event.input_digest)},'
+        f'"intent":{"null" if event.intent is None else event.intent},"labels":'
+        f'{_labels(labels.confidentiality._value_, labels.integrity._value_)},"oversize":{oversize},'
+        f"{_ruled(event.phase, event.policy_digest, tuple(event.reasons))}{_string(resource)},"
         f'"result":"{event.result}","run":{_string(event.run)},"seq":'
     )
-    verdict = f'"{event.verdict.value}"' if event.verdict else "null"
-    return Prepared(
-        event=event,
-        run=event.run,
-        action=event.action,
-        before_seq=before.encode(),
-        before_time=f',"subject":"{event.subject}","time":"'.encode(),
-        after_time=f'","v":{VERSION},"verdict":{verdict}}}'.encode(),
-    )
+    return Prepared(event, event.run, event.action, before.encode(), before_time, after_time)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _start(action: str, actor: str, attempt: int) -> str:
+    return f'{{"action":{_string(action)},"actor":{_string(actor)},"attempt":{attempt},"details":'
+
+
+@functools.lru_cache(maxsize=64)
+def _labels(confidentiality: str, integrity: str) -> str:
+    return f'{{"confidentiality":"{confidentiality}","integrity":"{integrity}"}}'
+
+
+@functools.lru_cache(maxsize=1024)
+def _ruled(phase: str, policy_digest: str, reasons: tuple[str, ...]) -> str:
+    written = _json(reasons) if reasons else "[]"
+    return f'"phase":"{phase}","policy_digest":{_string(policy_digest)},"reasons":{written},"resource":'
+
+
+@functools.lru_cache(maxsize=64)
+def _end(subject: str, verdict: str) -> tuple[bytes, bytes]:
+    written = f'"{verdict}"' if verdict else "null"
+    return f',"subject":"{subject}","time":"'.encode(), f'","v":{VERSION},"verdict":{written}}}'.encode()
 
 
 _CACHED: Final = 200
@@ -257,7 +282,7 @@ def _json(value: Any) -> str:
     """The canonical text of `value`; nothing in it that JSON cannot carry exactly."""
     if not _ready(value, 0):
         return _ENCODER.encode(_clean(value, 0))
-    text = _ENCODER.encode(value)
+    text = _encoded(value)
     return text if text.isascii() or not _SURROGATE.search(text) else _ENCODER.encode(_clean(value, 0))
 
 
