@@ -26,8 +26,7 @@ class _Walk:
         self._steps = 0
 
     def look(self, value: Any, schema: Any, place: str, depth: int) -> str | None:
-        self._steps += 1
-        if depth > MAX_DEPTH or self._steps > MAX_STEPS or not isinstance(schema, Mapping):
+        if depth > MAX_DEPTH or not isinstance(schema, Mapping) or self._over(1):
             return None
         for key in ("anyOf", "oneOf"):
             options = schema.get(key)
@@ -38,20 +37,32 @@ class _Walk:
         kind = schema.get("type")
         if kind is not None and not _is(value, kind, schema.get("nullable") is True):
             return f"{place or 'the arguments'}: not of type {_word(kind)}"
-        if isinstance(options := schema.get("enum"), list) and not any(_same(value, item) for item in options):
-            return f"{place or 'the arguments'}: not one of the allowed values"
+        if isinstance(options := schema.get("enum"), list):
+            if self._over(len(options)):
+                return None
+            if not any(_same(value, item) for item in options):
+                return f"{place or 'the arguments'}: not one of the allowed values"
         if "const" in schema and not _same(value, schema["const"]):
             return f"{place or 'the arguments'}: not the allowed value"
         if isinstance(value, dict):
             return self._object(value, schema, place, depth)
         if isinstance(value, list) and isinstance(items := schema.get("items"), Mapping):
             for number, item in enumerate(value):
+                if self._over(0):
+                    return None
                 if (wrong := self.look(item, items, f"{place}[{number}]", depth + 1)) is not None:
                     return wrong
         return None
 
+    def _over(self, steps: int) -> bool:
+        """Whether there are more steps to make than may be made: each entry of a list of the schema's is one."""
+        self._steps += steps
+        return self._steps > MAX_STEPS
+
     def _object(self, value: dict[str, Any], schema: Mapping[str, Any], place: str, depth: int) -> str | None:
         required = schema.get("required")
+        if self._over(len(required) if isinstance(required, list) else 0):
+            return None
         for key in required if isinstance(required, list) else ():
             if isinstance(key, str) and key not in value:
                 return f"{_join(place, key)}: missing"
@@ -59,6 +70,8 @@ class _Walk:
         known = properties if isinstance(properties, Mapping) else {}
         extra = schema.get("additionalProperties")
         for key, item in value.items():
+            if self._over(1):
+                return None
             if key in known:
                 wrong = self.look(item, known[key], _join(place, key), depth + 1)
             elif extra is False:
@@ -77,7 +90,7 @@ def _join(place: str, key: str) -> str:
 
 def _word(kind: Any) -> str:
     if isinstance(kind, list):
-        return " or ".join(_word(item) for item in kind[:8])
+        return " or ".join(_word(item) for item in kind[:8] if isinstance(item, str))
     return kind.lower() if isinstance(kind, str) and kind.isalpha() and len(kind) <= 20 else "the schema's"
 
 
@@ -85,7 +98,8 @@ def _is(value: Any, kind: Any, nullable: bool) -> bool:
     if value is None and nullable:
         return True
     if isinstance(kind, list):
-        return any(_is(value, item, False) for item in kind)
+        # There are seven kinds; what stands deeper or behind them is none.
+        return any(not isinstance(item, str) or _is(value, item, False) for item in kind[:8])
     if not isinstance(kind, str):
         return True
     # Gemini writes type names in capitals.
