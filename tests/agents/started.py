@@ -48,6 +48,7 @@ def start(
     native: bool,
     files: Mapping[str, str] | None = None,
     words: tuple[str, ...] = (),
+    says: str = NOTHING,
     change: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Found:
     """Runs the program in `tmp_path/work`, a git repository that holds `files`. `change` alters the adapter's plan."""
@@ -83,7 +84,7 @@ def start(
         "cwd": str(work),
         "key": token,
         "words": words,
-        "script": {"version": 1, "turns": [{"text": NOTHING}]},
+        "script": {"version": 1, "turns": [{"text": says}]},
     }
     path = tmp_path / "setup.json"
     path.write_text(json.dumps(setup))
