@@ -15,6 +15,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -37,6 +38,12 @@ from vestibule.core.model import Event, Receipt
 
 BACK_MS: Final = 1_000
 JUMP_MS: Final = 2_000
+_ROWS: Final = 16
+"""Rows of one statement: between statements the interpreter's lock changes hands, which costs more than a row."""
+_MANY: Final = 65_536
+_ENTRY: Final = "INSERT INTO entries (seq, ms, run, action, phase, intent, hashes, body) VALUES"
+_OPEN: Final = "INSERT INTO open_intents (seq, run) VALUES"
+_CLOSE: Final = "DELETE FROM open_intents WHERE seq IN"
 
 
 class Clock(Protocol):
@@ -78,6 +85,8 @@ class Sequencer:
             self._read = node_reader(self._connection)
             self._range = CompactRange()
             self._last_ms = 0
+            self._open: dict[int, tuple[str, str]] = {}
+            """Run and action of intents of this process without outcome. Exact: forgotten when others append."""
             # Heads before the snapshot: what others append and sign meanwhile must not look like a rollback.
             signed = read_signed_head(folder, self.key)
             remembered = trust.head(self.key.verifier)
@@ -157,44 +166,59 @@ class Sequencer:
             raise BrokenLog(f"the log got shorter: it had {self.size} entries and has {size}")
         if size > self.size:
             self._range = range_at(size, self._read)
+            self._open.clear()
         self._last_ms = last_ms
 
     def _append(self, batch: Sequence[Prepared]) -> list[Receipt | Unrecordable]:
         tree = self._range.copy()
-        rows: list[tuple[int, int, str, str, str, int | None, bytes, bytes]] = []
-        opened: dict[int, str] = {}
+        values: list[int | str | bytes | None] = []
+        opened: dict[int, tuple[str, str]] = {}
         closed: set[int] = set()
         now, notices = self._now()
         moment = time_of(now)
         answers: list[Receipt | Unrecordable] = []
         for number, item in enumerate([*notices, *batch]):
             event = item.event
-            if event.intent is not None:
-                refused = self._check_outcome(item, event.intent, closed)
+            intent = event.intent
+            if intent is not None:
+                refused = self._check_outcome(item, intent, closed)
                 if refused is not None:
                     answers.append(refused)
                     continue
-                closed.add(event.intent)
+                closed.add(intent)
             seq = tree.size + 1
             body = item.entry(seq, moment)
             hashes = b"".join(tree.append(leaf_hash(body)))
-            rows.append((seq, now, item.run, item.action, event.phase, event.intent, hashes, body))
+            values += (seq, now, item.run, item.action, event.phase, intent, hashes, body)
             if event.phase == "intent" and event.verdict is not None and event.verdict.value == "allow":
-                opened[seq] = item.run
+                opened[seq] = (item.run, item.action)
             if number >= len(notices):
                 answers.append(Receipt(seq=seq, time=moment))
-        execute = self._connection.executemany
-        execute(
-            "INSERT INTO entries (seq, ms, run, action, phase, intent, hashes, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
-        execute("INSERT INTO open_intents (seq, run) VALUES (?, ?)", list(opened.items()))
-        execute("DELETE FROM open_intents WHERE seq = ?", [(seq,) for seq in closed])
+        self._write(_ENTRY, 8, values)
+        self._write(_OPEN, 2, [value for seq, (run, _) in opened.items() for value in (seq, run)])
+        self._write(_CLOSE, 0, list(closed))
         # The log is given up when the commit fails, so the tree may run ahead of it here.
         self._range, self._last_ms = tree, now
+        self._remember(opened, closed)
         return answers
 
+    def _write(self, head: str, columns: int, values: Sequence[int | str | bytes | None]) -> None:
+        """`values` as rows of so many columns each; 0 columns: as one list."""
+        step = _ROWS * (columns or 1)
+        for start in range(0, len(values), step):
+            part = values[start : start + step]
+            self._connection.execute(_statement(head, columns, len(part)), part)
+
+    def _remember(self, opened: dict[int, tuple[str, str]], closed: set[int]) -> None:
+        for seq in closed:
+            self._open.pop(seq, None)
+        if len(self._open) > _MANY:
+            self._open.clear()
+        self._open.update(opened)
+
     def _check_outcome(self, item: Prepared, intent: int, closed: set[int]) -> Unrecordable | None:
+        if self._open.get(intent) == (item.run, item.action) and intent not in closed:
+            return None
         row = self._connection.execute("SELECT run, action, phase FROM entries WHERE seq = ?", (intent,)).fetchone()
         if row is None or row != (item.run, item.action, "intent"):
             return Unrecordable(f"entry {intent} is no intent of this run and action")
@@ -239,6 +263,14 @@ class Sequencer:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
                 return  # the log is given up anyway, and the first error says why
+
+
+@lru_cache(maxsize=3 * _ROWS)
+def _statement(head: str, columns: int, values: int) -> str:
+    if columns == 0:
+        return f"{head} ({', '.join('?' * values)})"
+    row = f"({', '.join('?' * columns)})"
+    return f"{head} {', '.join([row] * (values // columns))}"
 
 
 class OutcomeExists(Unrecordable):

@@ -379,7 +379,7 @@ def test_a_thousand_producers_get_places_without_gaps(place: Place) -> None:
     lock = threading.Lock()
 
     def produce() -> None:
-        mine = [log.append(event(verdict="deny")).seq for _ in range(40)]
+        mine = [log.append(event(verdict="deny")).seq for _ in range(4)]
         with lock:
             seqs.extend(mine)
 
@@ -411,6 +411,20 @@ def test_two_openings_in_one_process_share_one_history(place: Place) -> None:
     with place.open() as one, place.open() as two:
         seqs = [log.append(event(verdict="deny")).seq for log in (one, two, two, one, two)]
     assert seqs == [1, 2, 3, 4, 5]
+    assert place.verify().ok
+
+
+def test_an_intent_that_another_opening_closed_is_closed(place: Place) -> None:
+    with place.open() as one, place.open() as two:
+        intents = [one.append(event()) for _ in range(4)]
+        for intent in intents[1:]:
+            two.append(outcome(intent.seq))
+        refused = [one.submit(outcome(intent.seq)).exception() for intent in intents[1:]]
+        assert all(isinstance(error, DependencyDown) for error in refused)
+        assert one.append(outcome(intents[0].seq)).seq == 8
+        assert one.append(event()).seq == 9
+        assert one.reconcile({"r0"}) == []
+        assert len(one.reconcile()) == 1
     assert place.verify().ok
 
 
