@@ -379,7 +379,7 @@ def test_a_thousand_producers_get_places_without_gaps(place: Place) -> None:
     lock = threading.Lock()
 
     def produce() -> None:
-        mine = [log.append(event(verdict="deny")).seq for _ in range(4)]
+        mine = [log.append(event(verdict="deny")).seq for _ in range(40)]
         with lock:
             seqs.extend(mine)
 
