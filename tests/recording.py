@@ -38,10 +38,14 @@ class Recording:
 
 
 @contextmanager
-def recording(turns: list[dict[str, Any]], *, broken_after: int | None = None) -> Iterator[Recording]:
-    """A provider on loopback that answers with `turns` until the block ends; with 400 after so many requests."""
+def recording(
+    turns: list[dict[str, Any]], *, broken_after: int | None = None, more: dict[str, Any] | None = None
+) -> Iterator[Recording]:
+    """A provider on loopback that answers with `turns` until the block ends; with 400 after so many requests. `more`
+    stands in the script beside them."""
     key = secrets.token_urlsafe(24)
-    provider = build_scripted_app(json.dumps({"version": 1, "turns": turns}).encode(), "script.json", key)
+    script = {"version": 1, "turns": turns, **(more or {})}
+    provider = build_scripted_app(json.dumps(script).encode(), "script.json", key)
     listener = socket.create_server(("127.0.0.1", 0))
     found = Recording(url=f"http://127.0.0.1:{listener.getsockname()[1]}", key=key)
 

@@ -1,15 +1,17 @@
 """Codex, the unmodified CLI, in two modes.
 
-MCP-only (default): its shell is off; what it does crosses the context gateway call by call. What the program keeps on
-offering beside that (showing an image of the workspace, goals) reaches no further than the sandbox.
+MCP-only (default): its own tools are off; what it does crosses the context gateway call by call. What the program keeps
+on offering beside that (lists of MCP resources, questions to a person) changes nothing, and nobody answers it.
 Native: its own tools run inside the sandbox on the view; its own sandbox is off, for it would be one within ours.
 
 Rules it keeps:
 1. All configuration is one file in the tmpfs HOME; the project is not trusted, so files of the repository configure
    nothing, and `AGENTS.md` of the working tree is not read (`project_doc_max_bytes`).
 2. Provider and MCP server are ours by name and address; the token comes from the environment, never from a file.
-3. The repository's instructions come from its base commit, before the prompt.
-4. Web search, plugins, apps, update checks and analytics are off for speed and silence; the missing route holds them.
+3. The repository's instructions come from its base commit, as the developer's words.
+4. What it knows of the model is ours too: its own list offers newer models their tools as one that runs scripts, in
+   which nobody could judge a call.
+5. Web search, plugins, apps, update checks and analytics are off for speed and silence; the missing route holds them.
 """
 
 from __future__ import annotations
@@ -40,10 +42,10 @@ PACKAGE = "@openai/codex"
 _HOME = "/home/agent/.codex"
 _MODELS = "vestibule-models.json"
 _SYSTEM = (
-    "You are a coding agent at work in the current folder, with the tools that you are offered and nobody to ask. Read "
-    "what a change touches before you make it; change files with the tools for that, in small steps that each leave the "
-    "code whole; run the tests that cover what you changed where you can. Do not stop before the task is done or you "
-    "know why it cannot be. Then say in a few plain sentences what you changed and what you could not check."
+    "You are a coding agent at work in the current folder, with the tools that you are offered and nobody to ask. "
+    "Read what a change touches before you make it. Change files with the tools for that, in small steps that each "
+    "leave the code whole. Run the tests that cover what you changed where you can. Do not stop before the task is "
+    "done or you know why it cannot be. Then say in a few plain words what you changed and what you could not check."
 )
 """A model's entry needs a text of this kind; the program's own stands in the entries that are left out."""
 _OFF = (
@@ -65,6 +67,8 @@ _OFF = (
 )
 _OFF_IN_MCP = ("shell_tool", "unified_exec", "view_image")
 MAX_DENIALS = 50
+_FAILED_CALL = "tool call error:"
+"""How the program begins what a tool server answered or failed with."""
 
 
 class Codex:
@@ -75,7 +79,14 @@ class Codex:
     about = About(
         program="codex",
         modes=("mcp", "native"),
-        reads=("**/agents.md", "**/agents.override.md", "**/.codex{,/**}", "**/.agents{,/**}", "**/skill.md"),
+        reads=(
+            "**/agents.md",
+            "**/agents.override.md",
+            "**/skill.md",
+            "**/.codex{,/**}",
+            "**/.codex-plugin{,/**}",
+            "**/.agents{,/**}",
+        ),
         verified=CODEX,
         cli="codex",
         apis=("responses",),
@@ -110,9 +121,18 @@ class Codex:
         found: list[str] = []
         for event in last_events(transcript):
             item = event.get("item")
-            if isinstance(item, dict) and item.get("status") in ("failed", "declined"):
+            if event.get("type") == "item.completed" and isinstance(item, dict) and _declined(item):
                 found.append(words(item.get("tool") or item.get("command") or item.get("type"), 100))
         return tuple(name for name in found if name)[:MAX_DENIALS]
+
+
+def _declined(item: dict[str, Any]) -> bool:
+    """Whether the program itself refused this: no failure of a command, no refusal of our server's."""
+    if item.get("status") == "declined":
+        return True
+    error = item.get("error")
+    text = error.get("message") if isinstance(error, dict) else None
+    return item.get("status") == "failed" and isinstance(text, str) and not text.startswith(_FAILED_CALL)
 
 
 def _config(situation: Situation) -> dict[str, Any]:
@@ -187,7 +207,7 @@ def _catalogue(model: str, *, native: bool) -> dict[str, Any]:
 
 
 def _toml(value: dict[str, Any], path: tuple[str, ...] = ()) -> str:
-    """TOML of nested tables with plain values: JSON's, but for signs beyond its planes and the one it leaves as it is."""
+    """TOML of nested tables with plain values."""
     lines = [f"[{'.'.join(map(_value, path))}]"] if path else []
     lines += [f"{key} = {_value(item)}" for key, item in value.items() if not isinstance(item, dict)]
     tables = [_toml(item, (*path, key)) for key, item in value.items() if isinstance(item, dict)]
@@ -195,4 +215,5 @@ def _toml(value: dict[str, Any], path: tuple[str, ...] = ()) -> str:
 
 
 def _value(value: object) -> str:
+    """JSON's form is TOML's, but for escaped pairs of surrogates and the one control sign that JSON leaves as it is."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode().replace("\x7f", "\\u007f")

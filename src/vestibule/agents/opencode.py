@@ -47,6 +47,8 @@ _INSTRUCTIONS = "vestibule-instructions.md"
 _AWAY = "vestibule-empty"
 _OFF = ("webfetch", "websearch", "codesearch", "skill", "question")
 MAX_DENIALS = 50
+_OWN_REFUSALS = ("The user rejected permission", "The user has specified a rule")
+"""How the program begins what it refused itself; what a tool failed with reads otherwise."""
 SILENT = {
     "OPENCODE_DISABLE_MODELS_FETCH": "1",
     "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
@@ -68,7 +70,15 @@ class OpenCode:
     about = About(
         program="opencode",
         modes=("mcp", "native"),
-        reads=("**/agents.md", "**/claude.md", "**/.opencode{,/**}", "**/opencode.json", "**/opencode.jsonc"),
+        reads=(
+            "**/agents.md",
+            "**/claude.md",
+            "**/skill.md",
+            "**/.claude{,/**}",
+            "**/.opencode{,/**}",
+            "**/{,.}opencode.json{,c}",
+            "**/.agents{,/**}",
+        ),
         verified=OPENCODE,
         cli="opencode",
         apis=("chat",),
@@ -105,7 +115,8 @@ class OpenCode:
         for event in last_events(transcript):
             part = event.get("part")
             state = part.get("state") if isinstance(part, dict) else None
-            if isinstance(state, dict) and state.get("status") == "error":
+            error = state.get("error") if isinstance(state, dict) else None
+            if isinstance(error, str) and error.startswith(_OWN_REFUSALS):
                 found.append(words(part.get("tool") if isinstance(part, dict) else "", 100))
         return tuple(name for name in found if name)[:MAX_DENIALS]
 

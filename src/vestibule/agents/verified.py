@@ -31,8 +31,26 @@ CLAUDE_CODE = (
     ),
 )
 
-CODEX: tuple[Verified, ...] = ()
-OPENCODE: tuple[Verified, ...] = ()
+CODEX = (
+    Verified(
+        version="0.169.0",
+        modes=("mcp", "native"),
+        tests=(
+            "tests/e2e/test_codex_and_opencode.py::test_the_cli_finishes_its_task_and_obeys_no_file_of_the_repository",
+            "tests/agents/test_codex_quiet.py::test_codex_asks_for_no_name_but_the_gateways_and_obeys_nothing_that_it_sees",
+        ),
+    ),
+)
+OPENCODE = (
+    Verified(
+        version="1.18.33",
+        modes=("mcp", "native"),
+        tests=(
+            "tests/e2e/test_codex_and_opencode.py::test_the_cli_finishes_its_task_and_obeys_no_file_of_the_repository",
+            "tests/agents/test_opencode_quiet.py::test_opencode_asks_for_no_name_but_the_gateways_and_what_it_obeys_is_known",
+        ),
+    ),
+)
 GEMINI: tuple[Verified, ...] = ()
 COPILOT: tuple[Verified, ...] = ()
 
