@@ -9,11 +9,11 @@ from vestibule.core.errors import UsageError
 
 
 class Command:
-    """`--agent command -- CMD …`. The gateways are there, and the program may ignore them."""
+    """`--agent command -- CMD …`. The program may ignore the gateways; there is a model where one is named."""
 
     name = "command"
     needs_model = False
-    about = About()
+    about = About(apis=("anthropic", "responses", "chat", "gemini"))
 
     def program_version(self, tools: tuple[Path, ...]) -> str:  # noqa: ARG002
         return "any"

@@ -76,7 +76,7 @@ def prepare(
     model = request.model or agent.model
     provider = ""
     scripted = False
-    if program.needs_model:
+    if program.needs_model or model:
         provider, model, scripted = choose_model(operator, agent, model, environ)
     settings = settings_digest(agent.adapter, agent.mode, model, provider, request.command)
     ticket = parse_ticket(
