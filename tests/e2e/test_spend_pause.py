@@ -138,6 +138,26 @@ def test_a_running_run_is_asked_no_more_where_the_operator_says_so(house: House)
     assert log_of(house, "agent.pause")
 
 
+def test_a_round_that_was_cut_off_does_not_begin_again_while_its_version_is_paused(house: House) -> None:
+    operate(house)
+    argv = ("run", house.ticket(), "--repo", str(house.repo), "--json", "--agent", "demo")
+    assert crash(house, "Attempt._run_agent", "after", *argv).code == -9
+    run = str(house.vestibule("runs", "--json").json["runs"][0]["run"])
+    (start,) = log_of(house, "agent.start")
+    version = start["resource"]
+    assert house.vestibule("agents", "pause", version, "--reason", "It loops.").code == 0
+
+    held = house.vestibule("resume", run, "--json")
+    assert (held.code, held.json["state"]) == (3, "working"), held.err
+    assert version in held.json["note"]
+    assert len(log_of(house, "agent.start")) == 1
+    assert held.json["usage"]["requests"] == 2
+
+    assert house.vestibule("agents", "release", version, "--reason", "It was the ticket.").code == 0
+    assert house.vestibule("resume", run, "--json").json["state"] == "awaiting_review"
+    assert len(log_of(house, "agent.start")) == 2
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["_alarm", "_decided", "_finish"])
 def test_killed_in_the_chain_the_next_command_finishes_it(house: House, method: str, when: str) -> None:

@@ -16,7 +16,7 @@ from vestibule.pipeline.admission import is_admitted, require_rounds_left
 from vestibule.pipeline.answers import Given, feedback_of, follow, give, run_out
 from vestibule.pipeline.engine import Engine
 from vestibule.pipeline.lease import Lease, holder
-from vestibule.pipeline.pause_effects import held_refusal, holder_of, require_free, returned
+from vestibule.pipeline.pause_effects import held_refusal, holder_of, kept_waiting, require_free, returned
 from vestibule.pipeline.record import Cause, Feedback, RunRecord
 from vestibule.pipeline.segments import APPROVED, Segments
 from vestibule.pipeline.services import Services
@@ -56,6 +56,8 @@ class Driver:
                 return self.services.runs.set(record.id, note=f"{note.reason} {note.next.person}")
             gate = self.services.gates.current(record.id)
             key = gate.id if gate else key
+        elif waits := kept_waiting(self.services, record):
+            return self.services.runs.set(record.id, note=waits)
         self.progress(f"run {record.id}")
         return self._settled(self._perform(record.id, name, key))
 

@@ -5,7 +5,8 @@ Rules it keeps:
    says so before the run exists; else it stays as it is, and admission refuses it.
 2. A change that a paused version worked on is not approved, sent back or merged until a person releases the version;
    rejecting it is always open. Which versions worked on it is what the log says, besides the run's row.
-3. A pause that cannot be read holds: `DependencyDown`.
+3. A round that was cut off after it was admitted does not begin again while its version is paused: it waits.
+4. A pause that cannot be read holds: `DependencyDown`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vestibule.core.errors import Refused
+from vestibule.core.model import State
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.pipeline import last_good
+from vestibule.pipeline.admission import is_admitted
 from vestibule.pipeline.pause import PauseBook
 from vestibule.pipeline.pause_rules import GoodVersion, Standing
 from vestibule.pipeline.record import RunRecord
@@ -22,6 +25,9 @@ from vestibule.pipeline.record import RunRecord
 if TYPE_CHECKING:
     from vestibule.core.model import Choice
     from vestibule.pipeline.services import Services
+
+BEGINS = (State.RECEIVED, State.SPECIFIED, State.CHANGES_REQUESTED, State.WORKING)
+"""States of a run whose round has an agent to start, or to start again."""
 
 
 def returned(services: Services, record: RunRecord) -> RunRecord:
@@ -78,6 +84,23 @@ def holder_of(services: Services, record: RunRecord) -> Standing | None:
             versions[entry.event.resource] = None
     found = (standings.get(version) for version in versions)
     return next((item for item in found if item is not None and item.paused), None)
+
+
+def kept_waiting(services: Services, record: RunRecord) -> str:
+    """Why a round that is due does not begin again, for people. Empty: it does, or admission is asked first.
+
+    Raises:
+        DependencyDown: log, database or policy folder.
+    """
+    if record.state not in BEGINS or not is_admitted(services.audit.entries(run=record.id), record):
+        return ""
+    standing = PauseBook(services).look(record.agent.name, record.agent.version)
+    if not standing.paused:
+        return ""
+    return (
+        f"The round was cut off, and new work of its agent version is paused: {standing.words()[:500]}. Let it work "
+        f"again with `vestibule agents release {standing.version} --reason …`, then resume; or cancel the run."
+    )
 
 
 def held_refusal(record: RunRecord, standing: Standing) -> Refusal:
