@@ -130,7 +130,8 @@ def facts_of(
 def _paid(record: RunRecord) -> bool:
     """Whether its model requests can cost money; what is not known to be free is paid."""
     try:
-        return adapter(record.agent.adapter).needs_model and not record.scripted
+        # Any program may be given a model: what asks one costs, whether it needs one or not.
+        return (adapter(record.agent.adapter).needs_model or bool(record.provider)) and not record.scripted
     except UsageError:
         return True
 

@@ -160,16 +160,17 @@ def test_a_fact_that_is_missing_or_of_another_type_is_refused(
 
 def test_a_model_that_costs_is_said_and_what_is_unknown_counts_as_paid(shared: World) -> None:
     agent = shared.record.agent
-    for adapter, scripted, paid in (
-        ("command", False, False),
-        ("reference", True, False),
-        ("reference", False, True),
-        ("claude-code", False, True),
-        ("never-heard-of", True, True),
+    for adapter, provider, scripted, paid in (
+        ("command", "", False, False),
+        ("command", "anthropic", False, True),
+        ("command", "demo", True, False),
+        ("reference", "demo", True, False),
+        ("reference", "anthropic", False, True),
+        ("claude-code", "anthropic", False, True),
+        ("never-heard-of", "demo", True, True),
     ):
-        record = shared.record.model_copy(
-            update={"agent": agent.model_copy(update={"adapter": adapter}), "scripted": scripted}
-        )
+        named = agent.model_copy(update={"adapter": adapter})
+        record = shared.record.model_copy(update={"agent": named, "provider": provider, "scripted": scripted})
         assert admission._paid(record) is paid
 
 
