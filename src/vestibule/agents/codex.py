@@ -209,7 +209,7 @@ def _catalogue(model: str, *, native: bool) -> dict[str, Any]:
 def _toml(value: dict[str, Any], path: tuple[str, ...] = ()) -> str:
     """TOML of nested tables with plain values."""
     lines = [f"[{'.'.join(map(_value, path))}]"] if path else []
-    lines += [f"{key} = {_value(item)}" for key, item in value.items() if not isinstance(item, dict)]
+    lines += [f"{_value(key)} = {_value(item)}" for key, item in value.items() if not isinstance(item, dict)]
     tables = [_toml(item, (*path, key)) for key, item in value.items() if isinstance(item, dict)]
     return "\n".join((*lines, *tables)) + "\n"
 
