@@ -208,8 +208,9 @@ class _Connection(asyncio.Protocol):
             raise self._error
 
     def reusable(self) -> bool:
-        """Whether its answer was read to the end, nothing more came, and the server means to keep it."""
-        return self.complete and self.keep and not self._extra and not self.body and not self.lost
+        """Whether the request was sent and its answer read to the end, nothing more came, and the server keeps it."""
+        read = self.complete and self.keep and not self._extra and not self.body and not self.lost
+        return read and not self._transport.get_write_buffer_size()
 
     def take(self) -> bytes:
         data = b"".join(self.body)

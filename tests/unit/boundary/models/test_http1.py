@@ -243,6 +243,37 @@ def test_nobody_there_means_that_nothing_was_sent() -> None:
     asyncio.run(run())
 
 
+def test_a_connection_whose_request_is_not_all_sent_is_not_used_again() -> None:
+    """Answered early: what is asked next would wait behind bytes that nobody reads, and count as sent."""
+    begun: list[asyncio.StreamWriter] = []
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+        if len(begun) == 1:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(30)
+
+    async def look_up(host: str, port: int) -> list[tuple[str, int]]:
+        return [(host, port)]
+
+    async def run() -> None:
+        server = await asyncio.start_server(early, "127.0.0.1", 0)
+        pool = Pool(look_up, connect=5, idle=2)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+        try:
+            assert (await ask(pool, url, b"a" * (32 << 20)))[2] == b"hello"
+            assert (await ask(pool, url))[2] == b"hello"
+            assert len(begun) == 2
+        finally:
+            await pool.close()
+            server.close()
+
+    asyncio.run(run())
+
+
 TRAILED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\n\r\n"
 
 
