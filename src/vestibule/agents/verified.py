@@ -51,8 +51,27 @@ OPENCODE = (
         ),
     ),
 )
-GEMINI: tuple[Verified, ...] = ()
-COPILOT: tuple[Verified, ...] = ()
+GEMINI = (
+    Verified(
+        version="0.61.0",
+        modes=("mcp", "native"),
+        tests=(
+            "tests/e2e/test_gemini_cli.py::test_gemini_cli_does_a_task_up_to_the_review_gate",
+            "tests/agents/test_gemini_cli_quiet.py::test_gemini_cli_is_quiet_and_what_it_obeys_is_known",
+            "tests/agents/test_gemini_cli_quiet.py::test_side_calls_of_gemini_cli_ask_the_tasks_model",
+        ),
+    ),
+)
+COPILOT = (
+    Verified(
+        version="1.0.102",
+        modes=("mcp", "native"),
+        tests=(
+            "tests/e2e/test_copilot_cli.py::test_copilot_cli_does_a_task_up_to_the_review_gate",
+            "tests/agents/test_copilot_cli_quiet.py::test_copilot_cli_is_quiet_and_obeys_nothing_that_it_sees",
+        ),
+    ),
+)
 
 OURS = ("tests/e2e/test_whole_way.py::test_reference_agent_goes_the_whole_way",)
 """The reference agent ships with this release: its version is the release's own."""

@@ -51,6 +51,8 @@ INSTRUCTIONS: tuple[str, ...] = (
     ".github/skills{,/**}",
     ".github/hooks{,/**}",
     ".github/extensions{,/**}",
+    ".github/{lsp,plugin}.json",
+    ".github/plugin{,/**}",
 )
 """Texts that agents read as instructions, or that say which files they shall not see.
 
