@@ -249,7 +249,8 @@ class AnthropicStream:
         self._open = None
         if block.held and not is_result(block.kind):
             self._waiting = block
-            self.scanned.calls += block.call
+            if block.call:
+                self.scanned.call()
             return b"", block.as_held()
         self._turn.add(block.as_content(), block.size)
         return out, None

@@ -122,14 +122,15 @@ class Block:
 
 def held_call(block: dict[str, Any], arguments: str, problem: Problem) -> Held:
     """The question about one call. `arguments`: their JSON as a client joins it."""
-    found, data = block.get("name"), _encoded(arguments)
-    name = found if isinstance(found, str) and _encoded(found) is not None else ""
+    found, data = block.get("name"), encoded(arguments)
+    name = found if isinstance(found, str) and encoded(found) is not None else ""
     if data is None:
         data, problem = b"", problem or "json"
     return Held("call", name, arguments=data, problem=problem, id=str(block.get("id") or ""))
 
 
-def _encoded(text: str) -> bytes | None:
+def encoded(text: str) -> bytes | None:
+    """The text in UTF-8; None when it holds half a surrogate pair, which has no bytes."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

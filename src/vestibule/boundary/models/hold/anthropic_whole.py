@@ -33,6 +33,7 @@ from vestibule.boundary.models.wire.sse import (
     count,
     dumped,
     has_twice,
+    is_count,
     loads_looked,
     loads_once,
     word,
@@ -64,7 +65,7 @@ class AnthropicWhole:
         self.told = Told(started=True, events=1, stop_reason=word(message.get("stop_reason")))
         if isinstance(usage, dict):
             self.told.tokens = read_usage(usage)
-            self.told.reported = isinstance(usage.get("output_tokens"), int)
+            self.told.reported = all(is_count(usage.get(key)) for key in ("input_tokens", "output_tokens"))
         if message.get("type") != "message" or not isinstance(content, list):
             raise WireError("its answer is no message")
         rest = {key: message[key] for key in message if key != "content"} if self._marked else {}
@@ -97,7 +98,7 @@ class AnthropicWhole:
             return Held("text", arguments=words if len(words) <= MAX_HELD else b"", problem=_fits(words))
         if kind not in CALLS:
             return None
-        self.scanned.calls += 1
+        self.scanned.call()
         given = block.get("input")
         problem: Problem = "shape" if not isinstance(given, dict) else ""
         if not problem and self._marked and has_twice(given):

@@ -7,7 +7,8 @@ Rules it keeps:
 1. A tool call is released whole or not at all: no byte of it leaves before its decision, its start included.
 2. What is allowed is passed on byte for byte; nothing is written anew unless something was judged otherwise.
 3. An answer that ended without its last event is incomplete, whatever its length; held parts of it are dropped.
-4. What is held is bounded (`MAX_HELD`); more of it is a call that is denied, never unbounded memory.
+4. What is held is bounded (`MAX_HELD`); more of it is a call that is denied, never unbounded memory. So is the number
+   of calls (`MAX_CALLS`): each is a decision and a record.
 5. Of what the provider sends, a kind of item that the format's machine does not know is no answer (`WireError`).
 """
 
@@ -17,10 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from vestibule.boundary.models.wire.sse import WireError
 from vestibule.cost.prices import Tokens
 
 MAX_HELD = 8 * 1024 * 1024
 """Bytes of one answer that wait for a decision. Beyond: the call is denied as `oversized`."""
+
+MAX_CALLS = 1_000
+"""Calls in what one client request is answered. More is no answer."""
 
 Problem = Literal["", "cut", "oversized", "json", "shape"]
 
@@ -89,6 +94,16 @@ class Scanned:
     denied: int = 0
     text_bytes: int = 0
     call_bytes: int = 0
+
+    def call(self) -> None:
+        """One more call.
+
+        Raises:
+            WireError: there are more than any model makes.
+        """
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise WireError("its answer holds too many calls")
 
     def counts(self) -> dict[str, int]:
         return {

@@ -129,6 +129,8 @@ class ChatStream:
                 raise WireError("its answer ended before a choice of it was over")
             self.told.stopped = True
             return b"" if self.blocked else frame.raw
+        if frame.event.startswith("thread."):
+            raise WireError("an event of its answer belongs to another API")  # the official SDKs read it otherwise
         value, twice = read_chunk(frame.data)
         self.told.events += 1
         if self._simple and not twice and (said := more_words(value)) is not None:
@@ -217,13 +219,15 @@ class ChatStream:
             raise WireError("a call of its answer comes behind its end")
         call = known.calls.get(place)
         if call is None:
+            self.scanned.call()
             call = known.calls[place] = CallParts(legacy=place == LEGACY)
+            if self._spoilt:
+                call.spoil("oversized")
             if place != LEGACY and place != sum(key != LEGACY for key in known.calls) - 1:
                 # Programs that put calls together by number, and by order, would see different ones.
                 call.spoil("shape")
             self._order.append((number, call))
             self.scanned.blocks += 1
-            self.scanned.calls += 1
         if twice:
             call.spoil("json")
         return call
@@ -256,11 +260,11 @@ class ChatStream:
                 return b""
             self._spoilt = True
             kept, self._kept = self._kept, []
+            for _, item in self._order:
+                if isinstance(item, CallParts):
+                    item.spoil("oversized")
         else:
             kept = [(frame, words)]
-        for _, item in self._order:
-            if isinstance(item, CallParts):
-                item.spoil("oversized")
         out = []
         for waiting, said in kept:
             if waiting is frame and ended:
@@ -319,12 +323,13 @@ class ChatStream:
             if delta.get(key) and key in known.held and (strip or (number, key) in denied):
                 del delta[key]
                 instead += placed(denied, (number, key))
-        left = [place for place, call in known.calls.items() if place != LEGACY and id(call) not in denied]
+        remain = [place for place, call in known.calls.items() if place != LEGACY and id(call) not in denied]
+        left = {place: number for number, place in enumerate(remain)}
         pieces = []
         for piece in delta.pop("tool_calls", None) or ():
             place = piece.get("index", 0)
             if not strip and place in left:
-                pieces.append({**piece, "index": left.index(place)})
+                pieces.append({**piece, "index": left[place]})
             elif not strip:
                 instead += placed(denied, id(known.calls[place]))
         if pieces:

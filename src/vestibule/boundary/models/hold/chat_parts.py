@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from vestibule.boundary.models.hold.anthropic_blocks import encoded
 from vestibule.boundary.models.hold.base import MAX_HELD, Held, Problem, Scanned
 from vestibule.boundary.models.wire.chat import CALL_ENDS
 
@@ -94,10 +95,14 @@ class CallParts:
         return "".join(self._arguments)
 
     def as_held(self) -> Held:
+        arguments = encoded(self.text)
+        if arguments is None:
+            # What is judged would not be what is read.
+            self.spoil("json")
         return Held(
             "call",
             self.name,
-            arguments=self.text.encode("utf-8", "replace"),
+            arguments=arguments or b"",
             form="text" if self.custom else "json",
             problem=self.problem,
             id=self.id,

@@ -72,9 +72,11 @@ class ChatWhole:
                 asked.append(Held("text", arguments=said.encode("utf-8", "replace")))
         calls = []
         for piece in message.get("tool_calls") or ():
+            self.scanned.call()
             calls.append(CallParts())
             calls[-1].add(piece, self.scanned)
         if message.get("function_call"):
+            self.scanned.call()
             calls.append(CallParts(legacy=True))
             calls[-1].add(message["function_call"], self.scanned)
         spoil_by_end(calls, choice.get("finish_reason"))
@@ -84,7 +86,6 @@ class ChatWhole:
             self._held.append((place, number))
             asked.append(call.as_held())
         self.scanned.blocks += len(calls)
-        self.scanned.calls += len(calls)
         self._calls.append(calls)
         return asked
 
@@ -119,27 +120,23 @@ class ChatWhole:
         if refused is not None and not refused.allowed:
             message["refusal"] = None
             content += joined(content, refused.text)
-        left: list[CallParts] = []
+        left: set[int] = set()
         denied = 0
         for number, call in enumerate(self._calls[place]):
             ruling = rulings[place, number]
             if ruling.allowed and not call.problem:
-                left.append(call)
+                left.add(number)
                 continue
             denied += 1
             self.scanned.denied += 1
             self._denied.append((call, ruling.text))
             content += joined(content, ruling.text)
         if denied:
-            pieces = [
-                piece
-                for piece, call in zip(message.get("tool_calls") or (), self._calls[place], strict=False)
-                if call in left
-            ]
+            pieces = [piece for number, piece in enumerate(message.get("tool_calls") or ()) if number in left]
             message.pop("tool_calls", None)
             if pieces:
                 message["tool_calls"] = pieces
-            if not any(call.legacy for call in left):
+            if not any(self._calls[place][number].legacy for number in left):
                 message.pop("function_call", None)
         message["content"] = content or message.get("content")
         if not said.allowed and not content:

@@ -90,7 +90,9 @@ class GeminiStream(Reader):
         if chunk.has_parts and self._line and self._line[-1].last:
             # It goes on: this provider gives its reason in each chunk, and none of them is known to be the last.
             self._early = True
-            for item in self._line:
+            for item in reversed(self._line):
+                if not item.last:
+                    break
                 item.last = False
         self._line.append(chunk)
         self._line_bytes += len(chunk.raw)

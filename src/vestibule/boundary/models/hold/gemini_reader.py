@@ -167,7 +167,7 @@ class Reader:
         self._keep(part)
         if kind == "functionCall":
             held = held_call(part["functionCall"])
-            self.scanned.calls += 1
+            self.scanned.call()
             self.scanned.call_bytes += len(held.arguments)
             chunk.waiting += 1
             self._asks.append(_Item(held, part, [(chunk, *place)]))

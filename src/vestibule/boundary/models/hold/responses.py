@@ -34,6 +34,8 @@ from vestibule.boundary.models.hold.responses_open import OpenItem
 from vestibule.boundary.models.wire.responses import AWAITED, BEGINNINGS, CALLS, ENDS, FLOWING, PARTS, said, text_events
 from vestibule.boundary.models.wire.sse import Frame, Frames, WireError, loads, loads_once, written
 
+MAX_ITEMS = 2_000
+"""Items of one answer. More is no answer."""
 MAX_WAITING_BYTES = 4 * MAX_HELD
 """Bytes of events that wait: a call's arguments come up to three times, in pieces, at their end and with the item."""
 
@@ -185,6 +187,8 @@ class ResponsesStream:
             raise WireError("an item of its answer begins out of order")
         if not known_kind(kind, self._provider_tools):
             raise WireError("its answer holds an item of an unknown kind")
+        if len(self._items) >= MAX_ITEMS:
+            raise WireError("its answer holds too many items")
         held = kind in CALLS or (kind == "message" and self._hold_text)
         found = OpenItem(str(kind), index + self._shift, item, held=held)
         self._items[index] = found
@@ -267,7 +271,8 @@ class ResponsesStream:
         item.problem = item.problem or problem
         item.state = "asked"
         self._asked.append(item)
-        self.scanned.calls += item.kind in CALLS
+        if item.kind in CALLS:
+            self.scanned.call()
 
     def _too_much(self, items: Sequence[OpenItem]) -> None:
         """More waits than may be held: what waits is asked about as it is, and will not be allowed."""

@@ -8,6 +8,7 @@ from vestibule.boundary.models.hold.base import Held, Problem
 from vestibule.boundary.models.hold.responses_items import agrees, call_id, held_call
 from vestibule.boundary.models.wire.anthropic import TextOf
 from vestibule.boundary.models.wire.responses import AWAITED, CALLS, said
+from vestibule.boundary.models.wire.sse import WireError
 
 _PARTS: dict[str, tuple[str, ...]] = {
     "message": ("content_part.", "output_text.", "refusal."),
@@ -19,6 +20,8 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "mcp_call": ("mcp_call_arguments.", "mcp_call."),
     "code_interpreter_call": ("code_interpreter_call.", "code_interpreter_call_code."),
 }
+MAX_CLOSINGS = 2_000
+"""Beginnings and ends of parts of one item: at each, its text is put together."""
 _VALUES = ("arguments", "input", "command", "diff")
 
 
@@ -40,7 +43,8 @@ class OpenItem:
         self.size = 0
         self.parts = _PARTS.get(kind, (f"{kind}.",))
         self._texts: dict[tuple[str, int], TextOf] = {}
-        self._others: list[str] = []
+        self._others: dict[str, None] = {}
+        self._closings = 0
         self._pieces: dict[int, TextOf] = {}
         self._ended: dict[int, str] = {}
         self._strange = False
@@ -90,12 +94,15 @@ class OpenItem:
             piece = value.get("delta")
             text.add(piece if isinstance(piece, str) else "")
             return piece if isinstance(piece, str) else ""
+        self._closings += 1
+        if self._closings > MAX_CLOSINGS:
+            raise WireError("a text of its answer ends too often")
         part = value.get("part")
         holder = part if isinstance(part, dict) else value
         found = next((holder[name] for name in ("text", "refusal") if isinstance(holder.get(name), str)), "")
         if not found or found == text.get() or found in self._others:
             return ""
-        self._others.append(found)
+        self._others[found] = None
         return found
 
     def known(self) -> list[str]:

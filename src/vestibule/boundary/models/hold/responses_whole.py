@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vestibule.boundary.models.hold.base import Decided, Held, Scanned, Step, Told
+from vestibule.boundary.models.hold.base import Decided, Held, Problem, Scanned, Step, Told
 from vestibule.boundary.models.hold.responses_items import (
     Earlier,
     continued,
@@ -34,6 +34,7 @@ class ResponsesWhole:
         self._id = ""
         self._response: dict[str, Any] = {}
         self._places: list[int] = []
+        self._problems: list[Problem] = []
         self._before: list[dict[str, Any]] = []
         self._shown: list[dict[str, Any]] = []
         self._denied: list[tuple[dict[str, Any], str]] = []
@@ -53,6 +54,7 @@ class ResponsesWhole:
         self.told.events = 1
         self._id = self._id or str(response.get("id") or "")
         held = [self._look(item) for item in output]
+        self._problems = [item.problem if item is not None else "" for item in held]
         self._places = [place for place, item in enumerate(held) if item is not None]
         self.told.stopped = True
         asked = tuple(item for item in held if item is not None)
@@ -69,7 +71,7 @@ class ResponsesWhole:
             return Held("text", arguments=text.encode("utf-8", "replace"))
         if kind not in CALLS:
             return None
-        self.scanned.calls += 1
+        self.scanned.call()
         found = held_call(item)
         self.scanned.call_bytes += len(found.arguments)
         return found
@@ -78,12 +80,16 @@ class ResponsesWhole:
         output = self._response["output"]
         shown = list(output)
         allowed, refused = 0, 0
+        untouched = not self._before
         self._turn = list(output)
         for place, ruling in zip(self._places, decided, strict=True):
             item = output[place]
             kind = item["type"]
-            allowed += kind in AWAITED and ruling.allowed
-            if ruling.allowed:
+            # Whatever was decided: a call that is not whole cannot be released.
+            released = ruling.allowed and not (kind in CALLS and self._problems[place])
+            untouched &= released
+            allowed += kind in AWAITED and released
+            if released:
                 continue
             shown[place] = our_item(ruling.text, self._id, len(self._before) + place)
             self.scanned.denied += kind in CALLS
@@ -97,7 +103,6 @@ class ResponsesWhole:
         if refused and not allowed and self._response.get("status", "completed") == "completed":
             self.blocked = True
             return Step(b"", (), text)
-        untouched = all(ruling.allowed for ruling in decided) and not self._before
         return Step(self._body if untouched else self._written(), (), text)
 
     def end(self) -> Step:

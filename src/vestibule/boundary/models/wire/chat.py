@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vestibule.boundary.models.wire.sse import WireError, count, has_twice, loads, loads_marked
+from vestibule.boundary.models.wire.sse import WireError, count, has_twice, is_count, loads, loads_marked
 from vestibule.cost.prices import Tokens
 
 DONE = b"data: [DONE]\n\n"
+MAX_CHOICES = 128
+"""Answers to one request, as the API bounds them."""
 TEXTS = ("content", "refusal")
 """What a message says to people. Held with `hold_text`."""
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_text")
@@ -62,10 +64,7 @@ def usage_of(tokens: Tokens) -> dict[str, Any]:
 
 def reported(usage: Any) -> bool:
     """Whether a report holds the final counts."""
-    return isinstance(usage, dict) and all(
-        isinstance(usage.get(key), int) and not isinstance(usage.get(key), bool)
-        for key in ("prompt_tokens", "completion_tokens")
-    )
+    return isinstance(usage, dict) and all(is_count(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
 
 
 def read_chunk(data: bytes) -> tuple[dict[str, Any], bool]:
@@ -107,7 +106,8 @@ def choices_of(value: dict[str, Any]) -> list[dict[str, Any]]:
         raise WireError("its answer holds no choices")
     _no_calls(value, "choices")
     for item in choices:
-        if not isinstance(item.get("index", 0), int) or isinstance(item.get("index"), bool):
+        index = item.get("index", 0)
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < MAX_CHOICES:
             raise WireError("a choice of its answer has no number")
     return choices
 
