@@ -57,13 +57,15 @@ class PriceEntry(Strict):
     @field_validator("since")
     @classmethod
     def _day(cls, value: str | None) -> str | None:
-        if value is not None:
-            date.fromisoformat(value)
+        # One spelling for each day: entries are ordered by it as text, and no day may stand twice.
+        if value is not None and date.fromisoformat(value).isoformat() != value:
+            raise ValueError("write the day as 2026-06-01")
         return value
 
     @model_validator(mode="after")
     def _says_what_is_free(self) -> PriceEntry:
-        if self.basis != "self-hosted" and not (self.input and self.output):
+        amounts = [self.input, self.output, *(amount for step in self.above for amount in (step.input, step.output))]
+        if self.basis != "self-hosted" and not all(amounts):
             raise ValueError("a price of zero needs `basis: self-hosted`")
         starts = [step.tokens for step in self.above]
         if starts != sorted(set(starts)):

@@ -155,6 +155,9 @@ def test_the_digest_names_every_byte_of_a_price_file() -> None:
     assert len(digests) == 2
 
 
+CONTRACT = "provider: p, models: [m], basis: contract, source: s, input: 1, output: 1"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -166,6 +169,9 @@ def test_the_digest_names_every_byte_of_a_price_file() -> None:
         ("{provider: p, models: [m], basis: list, source: s, input: 1e-10, output: 1}", "nano"),
         ("{provider: p, models: [], basis: list, source: s, input: 1, output: 1}", "models"),
         ("{provider: p, models: [m, M], basis: list, source: s, input: 1, output: 1}", "two prices"),
+        (f"{{{CONTRACT}, above: [{{tokens: 1, input: 0, output: 1}}]}}", "self-hosted"),
+        ("{provider: p, models: [m], since: '20260601', basis: list, source: s, input: 1, output: 1}", "since"),
+        ("{provider: p, models: [m], since: '2026-W23-1', basis: list, source: s, input: 1, output: 1}", "since"),
         ("{provider: p, models: [m], since: soon, basis: list, source: s, input: 1, output: 1}", "since"),
         ("{provider: p, models: [m], basis: list, source: s, input: 1, output: 1, tax: 2}", "tax"),
         ("{provider: p, models: [m], basis: guess, source: s, input: 1, output: 1}", "basis"),
