@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from vestibule.boundary.models.providers import Upstream
+from vestibule.config.parts import local_host
 from vestibule.core.errors import DependencyDown
 
 IAM_GRANT = "urn:ibm:params:oauth:grant-type:apikey"
@@ -71,7 +72,8 @@ class ExchangedKeys:
             form = {"grant_type": JWT_GRANT, "assertion": _assertion(upstream.provider, account, url, self._now())}
         else:
             form = {"grant_type": IAM_GRANT, "apikey": key}
-        if not url.startswith(("https://", "http://127.", "http://localhost")):
+        scheme, _, rest = url.partition("://")
+        if scheme != "https" and (scheme != "http" or not local_host(rest.partition("/")[0])):
             raise _down(upstream.provider, "there is no token_url")
         body = await self._post(upstream.provider, url, urlencode(form).encode())
         try:

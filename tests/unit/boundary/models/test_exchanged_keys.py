@@ -115,6 +115,22 @@ def test_an_exchange_that_fails_refuses_before_anything_is_sent(config: Provider
     assert key not in caught.value.refusal.sentence()
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost.example.com/t", "http://127.0.0.1.example.com/t", "http://127.0.0.1@example.com/t", "ftp://x/t"],
+)
+def test_a_service_accounts_own_address_is_reached_without_tls_on_this_machine_only(url: str) -> None:
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {"client_email": "ci@example.com", "private_key": pem.decode(), "token_uri": url}
+    played = Exchange(token("t"))
+    keys = ExchangedKeys(played)
+    with pytest.raises(DependencyDown):
+        asyncio.run(keys.secret(upstream(VERTEX.model_copy(update={"token_url": ""}), json.dumps(account))))
+    assert played.asked == []
+
+
 def test_a_providers_key_that_needs_no_exchange_is_read_each_time() -> None:
     keys = ExchangedKeys(Exchange())
     plain = Upstream("p", "anthropic", "https://models.example.com", "m", lambda: "now")
