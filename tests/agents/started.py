@@ -84,7 +84,7 @@ def start(
         "cwd": str(work),
         "key": token,
         "words": words,
-        "script": {"version": 1, "turns": [{"text": says}]},
+        "script": {"version": 1, "turns": [{"text": says}] * 2},
     }
     path = tmp_path / "setup.json"
     path.write_text(json.dumps(setup))

@@ -116,14 +116,17 @@ def test_gemini_cli_obeys_planted_files_without_the_adapters_settings(tmp_path: 
     assert {"NOTES.md", ".gemini/system.md"} <= read, "instructions of the folder are told to the model"
 
 
-def test_side_calls_of_gemini_cli_ask_the_tasks_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pinned", [True, False])
+def test_side_calls_of_gemini_cli_ask_the_tasks_model(tmp_path: Path, pinned: bool) -> None:
     """After each answer it can ask another model who speaks next: here it is told to."""
 
     def change(settings: dict[str, Any]) -> None:
         settings["model"]["skipNextSpeakerCheck"] = False
+        if not pinned:
+            del settings["modelConfigs"]
 
     says = json.dumps({"reasoning": "It is done.", "next_speaker": "user"})
     found = start(tmp_path, "gemini", MODEL, native=False, says=says, change=lambda plan: _changed(plan, change))
     assert found.code == 0, (found.out, found.err)
     assert len([path for path in found.paths if "/models/" in path]) >= 2, "there was a side call"
-    assert _asked(found) == {MODEL}
+    assert (_asked(found) == {MODEL}) is pinned
