@@ -35,6 +35,7 @@ from vestibule.audit.sequencer import Clock, OutcomeExists, Sequencer
 from vestibule.audit.trust import Trust, TrustError
 from vestibule.core.errors import DependencyDown
 from vestibule.core.model import Event, Receipt
+from vestibule.core.pending import Pending, answer_all
 
 SEAL_EVERY: Final = 256
 SEAL_SECONDS: Final = 1.0
@@ -43,10 +44,10 @@ LINGER_SECONDS: Final = 0.005
 """How long outcomes wait for company before they are committed by themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Append:
     prepared: Prepared
-    future: Future[Receipt]
+    future: Pending[Receipt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class AuditLog:
         Fails with `DependencyDown("audit")`: the log is broken or closed (then for every later call too), or this event
         cannot be recorded (floats, an outcome without or with a closed intent; then for this event only).
         """
-        future: Future[Receipt] = Future()
+        future: Pending[Receipt] = Pending()
         try:
             prepared = prepare(event)
         except Unrecordable as error:
@@ -288,11 +289,12 @@ class AuditLog:
 
     def _write(self, batch: list[_Append]) -> None:
         answers = self._sequencer.append([item.prepared for item in batch])
-        for item, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Unrecordable):
-                item.future.set_exception(_unrecordable(answer))
-            else:
-                item.future.set_result(answer)
+        answer_all(
+            (item.future, None, _unrecordable(answer))
+            if isinstance(answer, Unrecordable)
+            else (item.future, answer, None)
+            for item, answer in zip(batch, answers, strict=True)
+        )
 
     def _seal(self, seals: list[_Seal]) -> None:
         try:

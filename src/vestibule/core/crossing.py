@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from vestibule.core.canonical import digest
 from vestibule.core.errors import DependencyDown, Refused, VestibuleError
 from vestibule.core.labels import Label, RunLabel, joined
 from vestibule.core.model import Event, Receipt, Subject
+from vestibule.core.pending import Wake
 from vestibule.core.ports import AuditSink, Decider, PolicyInput
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.core.verdict import Ruling, Verdict, strictest_ruling
@@ -304,21 +304,12 @@ def first_refusal(verdict: Verdict, action: str, resource: str) -> Refusal:
 async def durable(future: concurrent.futures.Future[T]) -> T:
     """What a writer's own thread (the log's, the ledger's) answers. Raises what the future failed with.
 
-    What `asyncio.wrap_future` does, with fewer callbacks.
+    What `asyncio.wrap_future` does, with fewer callbacks, and one for all that a batch of a writer answers.
     """
     if not future.done():
         loop = asyncio.get_running_loop()
         written = loop.create_future()
-
-        def wake() -> None:
-            if not written.done():
-                written.set_result(None)
-
-        def arrived(_: concurrent.futures.Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(wake)
-
-        future.add_done_callback(arrived)
+        future.add_done_callback(Wake(loop, written))
         await written
     return future.result()
 

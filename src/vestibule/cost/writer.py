@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar, overload
 
 from vestibule.core.errors import DependencyDown, Refused
+from vestibule.core.pending import Pending, answer_all
 from vestibule.cost.books import Books, Close, Hold
 
 T = TypeVar("T")
@@ -33,8 +34,8 @@ COMPANY: Final = 4
 LINGER_SECONDS: Final = 0.0002
 
 Work = Hold | Close | Callable[[Books], Any]
-_Item = tuple[Work, "Future[Any]"]
-_Answer = tuple["Future[Any]", Any, Refused | None]
+_Item = tuple[Work, "Pending[Any]"]
+_Answer = tuple["Pending[Any]", Any, Refused | None]
 
 
 class Writer:
@@ -57,7 +58,7 @@ class Writer:
     def submit(self, work: Callable[[Books], T]) -> Future[T]: ...
     def submit(self, work: Work) -> Future[Any]:
         """What `work` gives, once it is durable; fails with `Refused`, or `DependencyDown` (`database`)."""
-        future: Future[Any] = Future()
+        future: Pending[Any] = Pending()
         if self._thread is None or self._pid != os.getpid():
             down = self._start()
             if down is not None:
@@ -159,14 +160,8 @@ def _write(books: Books, batch: list[_Item]) -> None:
     except BaseException as error:  # noqa: BLE001 whatever broke: nothing of the batch is known to be in the books
         failure = _down("The state database cannot be used.", error)
         _abandon(books)
-        for _, future in batch:
-            future.set_exception(failure)
-        return
-    for future, value, refused in done:
-        if refused is None:
-            future.set_result(value)
-        else:
-            future.set_exception(refused)
+        done = [(future, None, failure) for _, future in batch]
+    answer_all(done)
 
 
 def _carry_out(books: Books, items: list[_Item], done: list[_Answer]) -> None:
