@@ -144,7 +144,7 @@ class AnthropicStream:
         except WireError:
             value = marked_start(frame.data)
         kind = value.get("type")
-        if not frame.event and isinstance(kind, str):
+        if not frame.event and isinstance(kind, str) and kind.isascii():
             # Some programs pass over events without a name: they would put other pieces together.
             frame = Frame(written(value, kind), kind, frame.data)
         elif frame.event != kind:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from vestibule.boundary.models.hold.base import MAX_HELD, Held, Problem, Told
 from vestibule.boundary.models.wire.responses import CALLS, FLOWING, OF_PROVIDER, read_usage, said, text_item
-from vestibule.boundary.models.wire.sse import WireError, count, has_twice, word
+from vestibule.boundary.models.wire.sse import WireError, count, has_twice, is_count, word
 from vestibule.boundary.models.wire.strict_json import BadJson, dump, parse
 
 MAX_SHOWN = 65_536
@@ -170,7 +170,7 @@ def tell(told: Told, response: dict[str, Any]) -> None:
     usage, details = response.get("usage"), response.get("incomplete_details")
     if isinstance(usage, dict):
         told.tokens = read_usage(usage)
-        told.reported = isinstance(usage.get("output_tokens"), int)
+        told.reported = all(is_count(usage.get(key)) for key in ("input_tokens", "output_tokens"))
     reason = details.get("reason") if isinstance(details, dict) else None
     told.stop_reason = word(reason) or word(response.get("status"))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vestibule.boundary.models.wire.sse import WireError, count, loads
+from vestibule.boundary.models.wire.sse import WireError, count, is_count, loads
 from vestibule.cost.prices import Tokens
 
 
@@ -53,7 +53,7 @@ def merged(before: Tokens, usage: dict[str, Any], reported: bool) -> tuple[Token
     """
     found = read_usage(usage)
     tokens = Tokens(*(max(a, b) for a, b in zip(before, found, strict=True)))
-    if not isinstance(usage.get("output_tokens"), int):
+    if not is_count(usage.get("output_tokens")) or not (tokens.all_input or is_count(usage.get("input_tokens"))):
         return tokens, reported
     return tokens._replace(output=max(before.output if reported else 0, found.output)), True
 

@@ -16,7 +16,7 @@ import json
 import re
 from typing import Any
 
-from vestibule.boundary.models.wire.sse import Frame, WireError, count, dumped, loads, loads_marked
+from vestibule.boundary.models.wire.sse import Frame, WireError, count, dumped, is_count, loads, loads_marked
 from vestibule.cost.prices import Tokens
 
 MAX_CANDIDATES = 8
@@ -94,7 +94,9 @@ class Counts:
     def add(self, usage: dict[str, Any]) -> None:
         for name in _COUNTS:
             self._most[name] = max(self._most[name], count(usage.get(name)))
-        self.told = self.told or isinstance(usage.get("promptTokenCount"), int)
+        self.told = (self.told or is_count(usage.get("promptTokenCount"))) and all(
+            is_count(usage[name]) for name in _COUNTS if usage.get(name) is not None
+        )
 
     @property
     def candidates(self) -> int:

@@ -187,6 +187,11 @@ def count(value: Any) -> int:
     return min(value, 1_000_000_000)
 
 
+def is_count(value: Any) -> bool:
+    """Whether it is one. What is none, negative ones included, reports nothing: then the whole hold is charged."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 class Twice(dict[str, Any]):
     """An object of which a key stood twice: two parsers would read two things."""
 
