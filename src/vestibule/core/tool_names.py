@@ -13,9 +13,9 @@ Rules it keeps:
    its sandbox; walls hold that, not names.
 
 Sources: the type file shipped with Claude Code 2.1.197 and its tools reference; handlers of openai/codex
-(`core/src/tools/spec_plan.rs`); opencode's tools page; `base-declarations.ts` and `mcp-tool.ts` of gemini-cli;
-"Tool availability values" of the Copilot CLI command reference, and what 1.0.102 offers. Measured on the wire for the
-MCP spellings.
+(`core/src/tools/spec_plan.rs`); opencode's tools page and the registry in its program; `base-declarations.ts` and
+`mcp-tool.ts` of gemini-cli; "Tool availability values" of the Copilot CLI command reference, and what 1.0.102 offers.
+Measured on the wire for the MCP spellings, and for what each program offers in its two modes.
 """
 
 from __future__ import annotations
@@ -125,7 +125,13 @@ BUILT_IN: tuple[Row, ...] = (
         gemini_cli=("run_shell_command",),
         copilot_cli=("bash", "powershell"),
     ),
-    Row(kind="exec", name="run_script", claude_code=("Workflow", "Monitor"), codex=("exec", "wait")),
+    Row(
+        kind="exec",
+        name="run_script",
+        claude_code=("Workflow", "Monitor"),
+        codex=("exec", "wait"),
+        opencode=("execute",),
+    ),
     Row(kind="exec", name="command_input", codex=("write_stdin",), copilot_cli=("write_bash", "write_powershell")),
     Row(
         kind="exec",
@@ -198,7 +204,7 @@ BUILT_IN: tuple[Row, ...] = (
             "ExitPlanMode",
         ),
         codex=("update_plan", "create_goal", "get_goal", "update_goal"),
-        opencode=("todowrite", "todoread"),
+        opencode=("todowrite", "todoread", "plan_exit"),
         gemini_cli=(
             "write_todos",
             "update_topic",
