@@ -21,6 +21,8 @@ from vestibule.boundary.models.hold.chat import ChatStream
 from vestibule.boundary.models.hold.responses import MAX_ITEMS
 from vestibule.boundary.models.hold.responses_open import MAX_CLOSINGS
 from vestibule.boundary.models.hold.responses_whole import ResponsesWhole
+from vestibule.boundary.models.translate.anthropic_client import ChatStreamAsAnthropic
+from vestibule.boundary.models.translate.names import Names
 from vestibule.boundary.models.wire.sse import WireError
 
 WIRES: dict[str, Any] = {wire.format: wire for wire in (AnthropicWire(), ChatWire(), ResponsesWire(), GeminiWire())}
@@ -119,3 +121,11 @@ def test_an_event_that_the_official_client_reads_as_another_apis_is_none() -> No
     found = play(machine(WIRES["chat"], stream=True), [data], always)
     assert isinstance(found.error, WireError)
     assert b"look" not in found.out
+
+
+def test_a_translated_chunk_of_very_many_calls_costs_little() -> None:
+    entries = [{"index": place, "function": {"name": "look", "arguments": "{}"}} for place in range(100_000)]
+    begun = time.process_time()
+    with pytest.raises(WireError, match="too many calls"):
+        ChatStreamAsAnthropic(Names()).feed(begin() + chunk({"tool_calls": entries}))
+    assert time.process_time() - begun < 5

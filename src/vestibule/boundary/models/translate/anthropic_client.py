@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vestibule.boundary.models.hold.base import MAX_HELD, Scanned
+from vestibule.boundary.models.hold.base import MAX_CALLS, MAX_HELD, Scanned
 from vestibule.boundary.models.hold.chat_parts import LEGACY, CallParts, spoil_by_end
 from vestibule.boundary.models.translate.anthropic_request import to_chat
 from vestibule.boundary.models.translate.names import Names
@@ -179,6 +179,8 @@ class ChatStreamAsAnthropic:
             raise WireError("a call of its answer comes behind its end")
         call = self._calls.get(place)
         if call is None:
+            if len(self._calls) >= MAX_CALLS:
+                raise WireError("its answer holds too many calls")
             call = self._calls[place] = _Call(legacy=place == LEGACY)
             if place != LEGACY and place != sum(key != LEGACY for key in self._calls) - 1:
                 call.parts.spoil("shape")
