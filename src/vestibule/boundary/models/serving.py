@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from vestibule.boundary.models import asgi, rules
 from vestibule.boundary.models.decisions import GOOD, Decisions
@@ -37,6 +37,7 @@ from vestibule.core.ports import ModelLedger
 from vestibule.core.refusal import Refusal, refusal
 from vestibule.cost.prices import Prices
 
+_T = TypeVar("_T")
 _BODY_SECONDS = 60.0
 _PATIENCE = 3
 """Failures of the provider in a row after which agent programs are asked not to repeat: some would for minutes."""
@@ -318,9 +319,10 @@ class Request:
 
         async def judge(held: Sequence[Held]) -> list[Decided]:
             calls = [item for item in held if item.kind == "call"]
-            against = [await self._against(call) for call in calls]
+            against = [await _beside(self._desk.judge_call, call) for call in calls]
             decided = iter(await decisions.judge_calls(self._actor, asked, calls, against) if calls else ())
-            return [next(decided) if item.kind == "call" else self._desk.judge_text(item) for item in held]
+            look = self._desk.judge_text
+            return [next(decided) if item.kind == "call" else await _beside(look, item) for item in held]
 
         exchange = Exchange(
             client,
@@ -346,12 +348,6 @@ class Request:
         told = {**result.details(admitted.price.table_digest), "guard": self._desk.notes()}
         decisions.outcome(intent, receipt, ok=result.ok, details=told)
         return result
-
-    async def _against(self, call: Held) -> Refusal | None:
-        """What the guards have against a call; a large one is looked at beside the event loop."""
-        if len(call.arguments) > BIG:
-            return await asyncio.to_thread(self._desk.judge_call, call)
-        return self._desk.judge_call(call)
 
     async def _unhold(self, hold: str) -> None:
         try:
@@ -425,3 +421,8 @@ _PROVIDER_REFUSED = refusal(
 
 def _field_facts(error: FieldRefused) -> Facts:
     return Facts(field_rule=error.rule, refusal=rules.field_refusal(error))
+
+
+async def _beside(look: Callable[[Held], _T], item: Held) -> _T:
+    """What the guards say of something held; of something large, beside the event loop."""
+    return await asyncio.to_thread(look, item) if len(item.arguments) > BIG else look(item)

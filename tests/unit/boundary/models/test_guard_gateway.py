@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from typing import Any
 
 import anthropic
@@ -11,10 +12,11 @@ import models_house
 import pytest
 from models_house import MODEL, RUN, House
 
-from vestibule.boundary.models.guards.desk import Guards, GuardSettings
+from vestibule.boundary.models.guards.desk import AnswerDesk, Guards, GuardSettings
 from vestibule.boundary.models.guards.known import Known
 from vestibule.boundary.models.guards.validators import JsonOfSchema
 from vestibule.boundary.models.guards.versions import VersionRules
+from vestibule.boundary.models.hold.base import Decided, Held
 from vestibule.core.labels import Label
 from vestibule.core.text.secrets import KnownSecret
 
@@ -242,3 +244,22 @@ def test_what_only_looks_like_a_secret_passes(house: House, text: str) -> None:
     client = sdk(with_guards(house), says(text))
     message = ask(client, stream=True, messages=[{"role": "user", "content": text}])
     assert message.content[0].text == text
+
+
+def test_a_large_text_is_looked_at_beside_the_event_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, int] = {}
+    looked = AnswerDesk.judge_text
+
+    def judge_text(desk: AnswerDesk, held: Held) -> Decided:
+        threads["large" if len(held.arguments) > 100_000 else "small"] = threading.get_ident()
+        return looked(desk, held)
+
+    monkeypatch.setattr(AnswerDesk, "judge_text", judge_text)
+    script = says("hello") + f"  - text: {json.dumps('word ' * 40_000)}\n"
+    client = sdk(with_guards(house, redact=("email",)), script)
+    answer = ask(client, stream=False)
+    again = [*ASK, {"role": "assistant", "content": answer.content}, {"role": "user", "content": "on"}]
+    ask(client, stream=False, messages=again)
+    loop = house.servers[-1][1].ident
+    assert threads["small"] == loop
+    assert threads["large"] != loop
