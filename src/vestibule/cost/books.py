@@ -35,26 +35,13 @@ from vestibule.cost.ceilings import (
 )
 from vestibule.cost.links import Link, connect
 from vestibule.cost.spend_slots import ADD_SPEND, SLOT_CHARS
+from vestibule.cost.statements import CLOSE, COLUMNS, ROW, ROWS, giving, inserting, taking
 from vestibule.store.database import Database
 
 MOST = 1 << 50
 """Tokens or nano-USD (1.1 million US dollars) of one request."""
 _WIDTH = {"agent": 128, "agent_version": 512, "role": 128, "repository": 2048, "provider": 128, "prices": 128}
 _MANY = 4096
-
-_INSERT = (
-    "INSERT INTO holds (id, run, day, state, time, model, nano_usd, tokens, budgets, document, "
-    "agent, agent_version, role, repository, provider, prices) "
-    "VALUES (?, ?, ?, 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_CLOSE = (
-    "UPDATE holds SET state = ?, closed = ?, document = ?, cost_nano_usd = ?, input_tokens = ?, output_tokens = ?, "
-    "cache_read_tokens = ?, cache_write_tokens = ?, cache_write_1h_tokens = ? WHERE id = ? AND state = 'held'"
-)
-_ROW = (
-    "name, limit_nano_usd, limit_tokens, limit_requests, held_nano_usd, held_tokens, held_requests, "
-    "spent_nano_usd, spent_tokens"
-)
 
 
 class Open(NamedTuple):
@@ -104,6 +91,8 @@ class Books:
         """What they spent, by agent version and time; written before the commit."""
         self._paid: set[int] = set()
         """Holds (by `id`) of this transaction that were taken already, together with others."""
+        self._rows: list[Any] = []
+        """Rows of holds that were taken, value by value: written before anything looks for them, and at the commit."""
         self._time = ""
 
     # --- transactions -------------------------------------------------------------------------------------------
@@ -115,6 +104,7 @@ class Books:
         self._time = self._now()
 
     def commit(self) -> None:
+        self._insert()
         self._give()
         for slot, sums in self._slots.items():
             self._own.execute(ADD_SPEND, (*slot, *sums))
@@ -124,7 +114,7 @@ class Books:
 
     def abandon(self) -> None:
         """Roll back, and forget what may not be in the database."""
-        for kept in (self._made, self._open, self._giving, self._slots, self._paid):
+        for kept in (self._made, self._open, self._giving, self._slots, self._paid, self._rows):
             kept.clear()
         link, self._link = self._link, None
         if link is not None:
@@ -177,8 +167,7 @@ class Books:
         written = _written(details)
         whose = _whose(tuple([details.get(item) for item in SPENDER]))
         document = f'{{"details": {written}}}'
-        values = (name, run, now[:10], now, model[:128], nano_usd, tokens, applies.written, document, *whose)
-        self._own.execute(_INSERT, values)
+        self._rows += (name, run, now[:10], now, model[:128], nano_usd, tokens, applies.written, document, *whose)
         self._open[name] = Open(nano_usd, tokens, applies.keys, written, (whose[0], now[:SLOT_CHARS], whose[1], run))
         return name
 
@@ -208,7 +197,7 @@ class Books:
             f'"cost_nano_usd": {cost}, "input_tokens": {fresh}, "output_tokens": {output}, "requests": {requests}}}}}'
         )
         values = (state, self._time, document, cost, fresh, output, read, write, hour, hold)
-        if self._own.execute(_CLOSE, values).rowcount != 1:
+        if self._own.execute(CLOSE, values).rowcount != 1:
             return
         _add(self._giving, keys, (nano_usd, tokens, 1, cost, fresh + output + write))
         if cost and slot[2]:
@@ -216,6 +205,7 @@ class Books:
 
     def charge_all(self, run: str) -> int:
         """Charge every open hold of a run; how many there were."""
+        self._insert()
         found = self._own.execute("SELECT id FROM holds WHERE run = ? AND state = 'held'", (run,)).fetchall()
         for (hold,) in found:
             self.close(Close(hold, "charged", None, {}))
@@ -232,18 +222,27 @@ class Books:
         keys, rates = applies.keys, applies.rates
         values: list[Any] = [nano_usd, tokens, count, *keys, *keys, nano_usd, tokens, count]
         if rates:
+            self._insert()
             since = _before(self._time)
             for rate in rates:
                 values += (rate.value, since, rate.most - count)
-        statement = _taking(len(keys), tuple(rate.column for rate in rates))
+        statement = taking(len(keys), tuple(rate.column for rate in rates))
         return self._own.execute(statement, values).rowcount == len(keys)
+
+    def _insert(self) -> None:
+        """What was taken in this transaction and does not stand in it yet."""
+        step = ROWS * COLUMNS
+        for start in range(0, len(self._rows), step):
+            part = self._rows[start : start + step]
+            self._own.execute(inserting(len(part) // COLUMNS), part)
+        self._rows.clear()
 
     def _give(self) -> None:
         """What closed holds give back, and what they spent."""
         if not self._giving:
             return
         for keys, sums in self._giving.items():
-            self._own.execute(_giving(len(keys)), (*sums, *keys))
+            self._own.execute(giving(len(keys)), (*sums, *keys))
         self._giving.clear()
 
     def _which(self, hold: Hold) -> Applies:
@@ -284,7 +283,7 @@ class Books:
     def _why(self, applies: Applies, nano_usd: int, tokens: int) -> Refused:
         execute = self._own.execute
         marks = ", ".join("?" * len(applies.keys))
-        found = execute(f"SELECT key, {_ROW} FROM budgets WHERE key IN ({marks})", applies.keys).fetchall()  # noqa: S608
+        found = execute(f"SELECT key, {ROW} FROM budgets WHERE key IN ({marks})", applies.keys).fetchall()  # noqa: S608
         rows = {row[0]: Standing(*row[1:]) for row in found}
         for key in applies.keys:
             if key not in rows:
@@ -302,6 +301,7 @@ class Books:
 
     def _read(self, hold: str) -> Open | None:
         """A hold that another process made, or a batch that failed; None: it is closed."""
+        self._insert()
         row = self._own.execute(
             "SELECT state, nano_usd, tokens, budgets, document, agent, time, agent_version, run FROM holds "
             "WHERE id = ?",
@@ -314,31 +314,6 @@ class Books:
         details = json.dumps(json.loads(row[4]).get("details", {}), sort_keys=True)
         slot = (row[5], row[6][:SLOT_CHARS], row[7], row[8])
         return Open(row[1], row[2], tuple(row[3].split("\n")), details, slot)
-
-
-@lru_cache(maxsize=128)
-def _taking(keys: int, rates: tuple[str, ...]) -> str:
-    marks = ", ".join("?" * keys)
-    since = [f"(SELECT count(*) FROM holds WHERE {column} = ? AND time > ?)" for column in rates]  # noqa: S608 ours
-    slow = "".join(f" AND {count} <= ?" for count in since)
-    return (
-        "UPDATE budgets SET held_nano_usd = held_nano_usd + ?, held_tokens = held_tokens + ?, "  # noqa: S608 ours
-        f"held_requests = held_requests + ? WHERE key IN ({marks}) AND (SELECT count(*) FROM budgets "
-        f"WHERE key IN ({marks}) "
-        "AND (limit_nano_usd IS NULL OR spent_nano_usd + held_nano_usd + ? <= limit_nano_usd) "
-        "AND (limit_tokens IS NULL OR spent_tokens + held_tokens + ? <= limit_tokens) "
-        f"AND (limit_requests IS NULL OR held_requests + ? <= limit_requests)) = {keys}{slow}"
-    )
-
-
-@lru_cache(maxsize=32)
-def _giving(keys: int) -> str:
-    marks = ", ".join("?" * keys)
-    return (
-        "UPDATE budgets SET held_nano_usd = held_nano_usd - ?, held_tokens = held_tokens - ?, "  # noqa: S608 ours
-        "held_requests = held_requests - ?, spent_nano_usd = spent_nano_usd + ?, spent_tokens = spent_tokens + ? "
-        f"WHERE key IN ({marks})"
-    )
 
 
 def _written(details: Mapping[str, Any]) -> str:
@@ -375,9 +350,16 @@ def _hold_id() -> str:
 
 def _joined(written: str, more: Mapping[str, Any]) -> str:
     """A JSON object of ours with `more` in it."""
-    if written == "{}" or any(f'"{name}": ' in written for name in more):
-        return json.dumps({**json.loads(written), **more}, sort_keys=True)
-    return f"{written[:-1]}, {json.dumps(dict(more))[1:]}"
+    parts = []
+    for name, value in more.items():
+        place = f'"{name}": '
+        if written == "{}" or place in written:
+            return json.dumps({**json.loads(written), **more}, sort_keys=True)
+        if type(value) is int and name.isascii() and name.isidentifier():
+            parts.append(f"{place}{value}")
+        else:
+            parts.append(json.dumps({name: value})[1:-1])
+    return f"{written[:-1]}, {', '.join(parts)}}}"
 
 
 def _before(now: str) -> str:

@@ -28,6 +28,7 @@ from vestibule.core.crossing import durable
 from vestibule.core.errors import DependencyDown, Refused
 from vestibule.core.model import Budget, Usage
 from vestibule.cost.books import Books, Hold
+from vestibule.cost.ceilings import Ceilings
 from vestibule.cost.ledger import Ledger
 from vestibule.store.database import Database
 
@@ -204,6 +205,26 @@ def test_requests_in_any_minute_are_bounded(tmp_path: Path, clock: Clock) -> Non
     clock.time = "2026-01-01T10:01:50.001Z"
     hold(ledger, "r1")
     refused(ledger, "r1")
+
+
+def test_requests_of_one_transaction_count_towards_the_rate(tmp_path: Path, clock: Clock) -> None:
+    db = Database(f"sqlite:///{tmp_path / 'state.db'}")
+    books = Books(db, Ceilings(operator(requests_per_minute={"run": 3})), clock)
+    holds = [Hold("r1", "m", 1, 1, WHOSE) for _ in range(4)]
+    books.begin()
+    books.open("r1", None, None, None)
+    books.take_together(holds)
+    kept = [books.hold(each) for each in holds[:2]]
+    assert books.charge_all("r1") == 2
+    books.hold(holds[2])
+    with pytest.raises(Refused) as found:
+        books.hold(holds[3])
+    assert found.value.refusal.rule == "budget.rate"
+    books.commit()
+    books.abandon()
+    with db.read() as connection:
+        rows = connection.exec_driver_sql("SELECT id FROM holds WHERE state = 'charged' ORDER BY id").scalars().all()
+    assert rows == sorted(kept)
 
 
 def test_a_version_of_any_length_is_counted(tmp_path: Path, clock: Clock) -> None:
