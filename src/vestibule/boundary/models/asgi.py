@@ -109,7 +109,7 @@ class Client:
 
     def left(self) -> bool:
         """Whether the client is gone. Never waits."""
-        if not self.gone:
+        if not self.gone and not self.ended:  # after the answer's end a server says "gone" of everybody
             waiting = self._receive()
             # An answer at once is its leaving: the request was read to its end before.
             with contextlib.closing(waiting):  # type: ignore[type-var]  # ASGI's awaitables are coroutines
