@@ -48,7 +48,7 @@ def _files(work: Path) -> tuple[dict[str, str], dict[str, str]]:
             'wire_api = "responses"',
             "[mcp_servers.planted]",
             'command = "sh"',
-            f'args = ["-c", "echo served >> {mark}; cat"]',
+            f'args = ["-c", "echo served >> {mark}"]',
         )
     )
     files[".codex/hooks.json"] = json.dumps({"hooks": dict.fromkeys(events, hook)})
@@ -68,9 +68,10 @@ def _run(
 
 def _open(plan: Plan) -> Plan:
     """The plan without the settings that keep it quiet and away from the project's files."""
-    kept = ("model", "approval_policy")
+    kept = ('"model"', '"approval_policy"', '"model_provider"')
     lines = plan.home_files[".codex/config.toml"].decode().split("\n[")
-    head = [line for line in lines[0].splitlines() if line.split(" ")[0] in (*kept, "model_provider")]
+    head = [line for line in lines[0].splitlines() if line.split(" ")[0] in kept]
+    assert len(head) == len(kept)
     tables = [table for table in lines[1:] if table.startswith(('"model_providers"', '"mcp_servers"'))]
     trust = '"projects"."/workspace"]\ntrust_level = "trusted"\n'
     text = "\n[".join(("\n".join(head), *tables, trust))
