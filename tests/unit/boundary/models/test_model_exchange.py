@@ -21,9 +21,9 @@ from sqlalchemy import select
 
 from vestibule.boundary.models import exchange
 from vestibule.boundary.models.call_rules import MARK
-from vestibule.boundary.models.serving import MAX_CONTINUED
 from vestibule.boundary.models.hold.anthropic import AnthropicStream
 from vestibule.boundary.models.hold.anthropic_whole import AnthropicWhole
+from vestibule.boundary.models.serving import MAX_CONTINUED
 from vestibule.boundary.models.upstream import UpstreamLimits
 from vestibule.boundary.models.wire.sse import Frames
 from vestibule.core.errors import DependencyDown
