@@ -121,7 +121,7 @@ def operator(tmp_path: Path, text: str) -> dict[str, str]:
 
 def test_the_operators_file_adds_to_the_shipped_providers(tmp_path: Path) -> None:
     config = load_operator_config(operator(tmp_path, "version: 1\nmodels: {s: {api: scripted, script: a.yaml}}\n"))
-    assert set(config.models) == {"anthropic", "s"}
+    assert set(config.models) == {"anthropic", "gemini", "openai", "s"}
     assert config.models["anthropic"].key
     assert config.sandbox.minimum == ("mounts", "network", "seccomp", "no_new_privs")
 
