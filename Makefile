@@ -75,7 +75,7 @@ system:
 
 system-test: system
 	@tools/setup.sh system rg:ripgrep node:nodejs npm:npm chromium:chromium curl:curl pgrep:procps /usr/include/linux/seccomp.h:linux-libc-dev \
-	  clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_core_read.h:libbpf-dev
+	  clang-14:clang-14 llvm-strip-14:llvm-14 /usr/include/bpf/bpf_core_read.h:libbpf-dev pg_ctlcluster:postgresql
 
 # Prometheus for the tests of metrics and alerts. Installed, Debian's package would start a service on all addresses.
 prometheus:
