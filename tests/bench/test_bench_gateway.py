@@ -11,9 +11,11 @@ figure is taken after (the bar is stated for 1,000,000).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -106,8 +108,13 @@ def sides(tool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
         yield found
     finally:
         for side in found.values():
-            for pid in reversed(side.pids()):
-                subprocess.run(["kill", "-9", str(pid)], check=False)
+            tree = side.pids()
+            side.process.terminate()  # a master that is told ends its workers; one that is killed leaves them
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                side.process.wait(5)
+            for pid in tree:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             side.process.wait(10)
 
 
