@@ -104,7 +104,7 @@ def governed(upstream: str, folder: Path, without: frozenset[str]) -> Any:
         ledger=ledger,
         prices=PriceBook(folder),
         task=task,
-        house=House(names.normal, task.scope),
+        house=House(names.normal, lambda: task.scope),
         repository="example/app",
     )
 

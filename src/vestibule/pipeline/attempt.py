@@ -341,7 +341,7 @@ class Attempt:
             ledger=self.spend,
             prices=prices,
             task=self.task,
-            house=house_of(self.record, self.task),
+            house=house_of(self.record, self.task, lambda: self.live.scope),
             repository=str(self.record.repo),
             guards=guards_of(self.services, self.record, tokens, upstreams, self.crossing.labels),
         )

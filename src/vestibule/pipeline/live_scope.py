@@ -67,6 +67,11 @@ class LiveScope:
             stands=self._stands,
         )
 
+    @property
+    def scope(self) -> Scope:
+        """The run's scope with everything that was granted and shown so far."""
+        return self._record.scope
+
     def start(self, context: Widens, source: Git, workspace: Path, view: View) -> None:
         """Begin to look out. Grants of earlier rounds are in the view already."""
         self._context, self._source, self._workspace, self.view = context, source, workspace, view

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vestibule.agents.base import MCP_SERVER
 from vestibule.agents.registry import adapter
 from vestibule.boundary.context.catalogue import TOOLS
 from vestibule.boundary.models.call_rules import House
-from vestibule.core.model import Task
+from vestibule.core.model import Scope, Task
 from vestibule.core.tool_names import Tool, ToolNames
 from vestibule.pipeline.record import RunRecord
 
 
-def house_of(record: RunRecord, task: Task) -> House:
-    """What the tool calls of a run are judged against."""
+def house_of(record: RunRecord, task: Task, scope: Callable[[], Scope]) -> House:
+    """What the tool calls of a run are judged against. `scope` is the task's, with what was granted so far."""
     cli = adapter(record.agent.adapter).about.cli
     if cli is None:
-        return House(None, task.scope, native=True)
+        return House(None, scope, native=True)
     names = ToolNames(cli, {MCP_SERVER: tuple(TOOLS)})
     servers = tuple(f"{use.server}__" for use in task.scope.upstreams)
 
@@ -29,4 +31,4 @@ def house_of(record: RunRecord, task: Task) -> House:
             return found
         return Tool(kind="context", name=part, server=MCP_SERVER)
 
-    return House(normal, task.scope, native=record.native)
+    return House(normal, scope, native=record.native)

@@ -53,10 +53,11 @@ _SHOWN = 200
 @dataclass(frozen=True, slots=True)
 class House:
     """What calls are judged against: what a name (and namespace) means for the program (None: a program nobody knows
-    the tools of), the scope, and whether built-in tools may be used at all (`native`)."""
+    the tools of), the scope as it is now (people grant while the agent works), and whether built-in tools may be used
+    at all (`native`)."""
 
     normal: Callable[[str, str], Tool] | None
-    scope: Scope
+    scope: Callable[[], Scope]
     native: bool = False
 
 
@@ -102,9 +103,9 @@ def judge_call(held: Held, asked: Asked, house: House) -> CallFacts:
         "path": "",
     }
     if not call_rule and tool.kind in ("read", "write"):
-        _judge_paths(tool, arguments, house.scope, facts, resource)
+        _judge_paths(tool, arguments, house.scope(), facts, resource)
     if not call_rule and tool.kind == "network":
-        facts["host_allowed"] = _host_allowed(tool, arguments, house.scope)
+        facts["host_allowed"] = _host_allowed(tool, arguments, house.scope())
     return CallFacts(resource, facts, _refusal(facts, resource, offered, arguments))
 
 

@@ -94,6 +94,17 @@ class Decisions:
             self._inputs[*key, label.confidentiality] = found
         return self._crossing.ask(found[0]), found[1]
 
+    async def key_exchange(self, actor: Actor, provider: str) -> Callable[[bool], None]:
+        """The intent to exchange a provider's key for a token, durable; what it gives writes the outcome.
+
+        Raises:
+            DependencyDown: `audit`: the key may not leave.
+        """
+        allowed = Verdict(ruling=Ruling.ALLOW, reasons=())
+        intent = self._crossing.intent(actor, "model.key", provider, allowed)
+        receipt = await self._written(intent)
+        return lambda ok: self.outcome(intent, receipt, ok=ok, details={})
+
     async def judge_calls(
         self, actor: Actor, asked: Asked, calls: Sequence[Held], against: Sequence[Refusal | None] = ()
     ) -> list[Decided]:

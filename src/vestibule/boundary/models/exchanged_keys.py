@@ -4,6 +4,7 @@ Rules it keeps:
 1. The address of the exchange is the operator's (`token_url`), reached like a provider: no redirect, judged addresses.
 2. A token is kept in memory only, used until five minutes before its end, and asked for once however many wait.
 3. An exchange that fails refuses the request before anything was sent: `dependency.provider_key`.
+4. An exchange is an effect of its own: its event is durable before the key leaves, and says how it ended.
 
 Sources: RFC 6749 section 4.4, RFC 7523 section 2.1 (JWT bearer), IBM Cloud IAM ("Generating an IAM token").
 """
@@ -29,6 +30,8 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 EARLY_SECONDS = 300
 Post = Callable[[str, str, bytes], Awaitable[bytes]]
 """Provider's name, address, form → the answer's body. Raises `DependencyDown`."""
+Record = Callable[[str], Awaitable[Callable[[bool], None]]]
+"""Provider's name → what writes the outcome; the intent is durable when it returns. Raises `DependencyDown`."""
 
 
 @dataclass(slots=True)
@@ -40,8 +43,9 @@ class _Kept:
 class ExchangedKeys:
     """Tokens of one run's upstreams. Used from one loop."""
 
-    def __init__(self, post: Post, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, post: Post, record: Record, now: Callable[[], float] = time.time) -> None:
         self._post = post
+        self._record = record
         self._now = now
         self._kept: dict[str, _Kept] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -75,14 +79,23 @@ class ExchangedKeys:
         scheme, _, rest = url.partition("://")
         if scheme != "https" and (scheme != "http" or not local_host(rest.partition("/")[0])):
             raise _down(upstream.provider, "there is no token_url")
-        body = await self._post(upstream.provider, url, urlencode(form).encode())
+        close = await self._record(upstream.provider)
+        try:
+            kept = self._token(upstream.provider, await self._post(upstream.provider, url, urlencode(form).encode()))
+        except BaseException:
+            close(False)
+            raise
+        close(True)
+        return kept
+
+    def _token(self, provider: str, body: bytes) -> _Kept:
         try:
             value = json.loads(body)
             token, lasts = value["access_token"], value.get("expires_in", 3600)
         except (ValueError, KeyError, TypeError):
-            raise _down(upstream.provider, "the answer of the exchange holds no token") from None
+            raise _down(provider, "the answer of the exchange holds no token") from None
         if not isinstance(token, str) or not token.isascii() or not isinstance(lasts, (int, float)):
-            raise _down(upstream.provider, "the answer of the exchange holds no token")
+            raise _down(provider, "the answer of the exchange holds no token")
         return _Kept(token, self._now() + max(0, lasts - EARLY_SECONDS))
 
 

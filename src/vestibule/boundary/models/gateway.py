@@ -70,7 +70,7 @@ def build_models_app(
         ledger=ledger,
         prices=prices,
         task=task,
-        house=house or House(None, task.scope),
+        house=house or House(None, lambda: task.scope),
         http=UpstreamClient(limits, reach=Reach(upstreams)),
         parallel=parallel,
         repository=repository,
@@ -105,16 +105,18 @@ class ModelGateway:
         # The task's model as configured, and as its providers know it (`provider/model` and `model`).
         configured = task.agent.model
         self._names = tuple(dict.fromkeys((configured, *(item.model for item in upstreams)))) if upstreams else ()
+        decisions = Decisions(crossing, self._names, house, self.refusals.append)
+        system = Actor(task.run, "vestibule", "system")
         self._shared = Serving(
             task=task,
             names=self._names,
             upstreams=upstreams,
             http=http,
-            keys=ExchangedKeys(http.exchange_key),
+            keys=ExchangedKeys(http.exchange_key, lambda provider: decisions.key_exchange(system, provider)),
             breaker=Breaker(time.monotonic),
             ledger=ledger,
             prices=prices,
-            decisions=Decisions(crossing, self._names, house, self.refusals.append),
+            decisions=decisions,
             guards=guards,
             steering=Steering(task.budget, ledger.usage(task.run)),
             spender={

@@ -430,7 +430,7 @@ def test_request_that_offers_a_provider_tool_gets_a_machine_that_knows_it() -> N
 
 def test_call_of_a_provider_tool_is_no_unknown_tool_when_it_was_offered_as_one() -> None:
     """Judged like any call; policy named it for the request, and no program inside the walls carries it out."""
-    house = House(ToolNames("claude-code", {}).normal, Scope(read=("**",), write=()))
+    house = House(ToolNames("claude-code", {}).normal, lambda: Scope(read=("**",), write=()))
     held = Held("call", "web_search", arguments=b'{"query": "q"}')
     for provider in (True, False):
         tools = (Offered("web_search", provider=provider),)

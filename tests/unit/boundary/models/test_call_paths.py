@@ -24,7 +24,7 @@ def facts(cli: Cli, name: str, arguments: Any) -> dict[str, Any]:
     form: Any = "text" if text else "json"
     asked = Asked("responses", "generate", "m", {}, True, 9, 1, (Offered(name, form=form),))
     held = Held("call", name, arguments=data, form=form)
-    return judge_call(held, asked, House(ToolNames(cli, {}).normal, SCOPE, native=True)).facts
+    return judge_call(held, asked, House(ToolNames(cli, {}).normal, lambda: SCOPE, native=True)).facts
 
 
 def good(cli: Cli, name: str, arguments: Any) -> bool:
@@ -152,3 +152,13 @@ def test_a_call_of_very_many_paths_is_refused_without_looking_at_each() -> None:
 def test_a_host_is_the_one_that_browsers_read(url: str) -> None:
     assert not facts("claude-code", "WebFetch", {"url": url})["host_allowed"]
     assert facts("claude-code", "WebFetch", {"url": "https://docs.example.com/a?b#c"})["host_allowed"]
+
+
+def test_what_people_grant_while_the_agent_works_counts_from_then_on() -> None:
+    scope = SCOPE
+    house = House(ToolNames("claude-code", {}).normal, lambda: scope, native=True)
+    asked = Asked("anthropic", "generate", "m", {}, True, 9, 1, (Offered("Write"),))
+    held = Held("call", "Write", arguments=json.dumps({"file_path": OUTSIDE, "content": "x"}).encode())
+    assert judge_call(held, asked, house).refusal is not None
+    scope = SCOPE.model_copy(update={"granted_write": (OUTSIDE,)})
+    assert judge_call(held, asked, house).refusal is None

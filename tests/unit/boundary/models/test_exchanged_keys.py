@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -49,6 +50,10 @@ class Exchange:
         return self.answers.pop(0)
 
 
+async def recorded(_: str) -> Callable[[bool], None]:
+    return lambda _: None
+
+
 def upstream(config: Provider, key: str) -> Upstream:
     return Upstream("p", config.api, config.base_url, "m", lambda: key, config=config, speaks=config.formats)
 
@@ -60,7 +65,7 @@ def token(name: str, lasts: int = 3600) -> bytes:
 def test_a_token_is_asked_for_once_and_again_before_it_ends() -> None:
     now = 1000.0
     played = Exchange(token("first"), token("second"))
-    keys = ExchangedKeys(played, lambda: now)
+    keys = ExchangedKeys(played, recorded, lambda: now)
     up = upstream(WATSONX, "api-key")
 
     async def run() -> None:
@@ -85,7 +90,7 @@ def test_a_service_account_signs_for_its_token() -> None:
     )
     account = json.dumps({"client_email": "ci@example.com", "private_key": pem.decode()})
     played = Exchange(token("t"))
-    keys = ExchangedKeys(played, lambda: 1000.0)
+    keys = ExchangedKeys(played, recorded, lambda: 1000.0)
     assert asyncio.run(keys.secret(upstream(VERTEX, account))) == "t"
     assertion = played.asked[0][1]["assertion"][0]
     head, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in assertion.split("."))
@@ -108,7 +113,7 @@ def test_a_service_account_signs_for_its_token() -> None:
     ids=["no json", "no token", "no ascii", "no account", "no private key"],
 )
 def test_an_exchange_that_fails_refuses_before_anything_is_sent(config: Provider, key: str, answer: bytes) -> None:
-    keys = ExchangedKeys(Exchange(answer))
+    keys = ExchangedKeys(Exchange(answer), recorded)
     with pytest.raises(DependencyDown) as caught:
         asyncio.run(keys.secret(upstream(config, key)))
     assert caught.value.name == "provider_key"
@@ -125,14 +130,14 @@ def test_a_service_accounts_own_address_is_reached_without_tls_on_this_machine_o
     )
     account = {"client_email": "ci@example.com", "private_key": pem.decode(), "token_uri": url}
     played = Exchange(token("t"))
-    keys = ExchangedKeys(played)
+    keys = ExchangedKeys(played, recorded)
     with pytest.raises(DependencyDown):
         asyncio.run(keys.secret(upstream(VERTEX.model_copy(update={"token_url": ""}), json.dumps(account))))
     assert played.asked == []
 
 
 def test_a_providers_key_that_needs_no_exchange_is_read_each_time() -> None:
-    keys = ExchangedKeys(Exchange())
+    keys = ExchangedKeys(Exchange(), recorded)
     plain = Upstream("p", "anthropic", "https://models.example.com", "m", lambda: "now")
     assert asyncio.run(keys.secret(plain)) == "now"
 
@@ -176,6 +181,35 @@ def test_a_service_accounts_file_goes_from_the_operators_configuration_to_a_toke
     file.chmod(0o600)
     config = VERTEX.model_copy(update={"key": KeySource(file=str(file))})
     exchange = Exchange(b'{"access_token": "t-1"}')
-    keys = ExchangedKeys(exchange)
+    keys = ExchangedKeys(exchange, recorded)
     assert asyncio.run(keys.secret(upstream_for({"google": config}, "google", "gemini-2.5-pro"))) == "t-1"
     assert exchange.asked[0][0] == "https://oauth.example.com/token"
+
+
+def test_a_key_leaves_only_when_its_event_is_durable_and_the_event_says_how_it_ended() -> None:
+    steps: list[str] = []
+
+    class Played(Exchange):
+        async def __call__(self, provider: str, url: str, form: bytes) -> bytes:
+            steps.append("left")
+            return await super().__call__(provider, url, form)
+
+    async def record(provider: str) -> Callable[[bool], None]:
+        await asyncio.sleep(0)
+        steps.append(f"durable {provider}")
+        return lambda ok: steps.append(f"ended {ok}")
+
+    async def broken(_: str) -> Callable[[bool], None]:
+        raise DependencyDown("audit", "The log takes no entry.")
+
+    up = upstream(WATSONX, "api-key")
+    asyncio.run(ExchangedKeys(Played(token("t")), record).secret(up))
+    assert steps == ["durable p", "left", "ended True"]
+    steps.clear()
+    with pytest.raises(DependencyDown):
+        asyncio.run(ExchangedKeys(Played(b"<html>"), record).secret(up))
+    assert steps == ["durable p", "left", "ended False"]
+    steps.clear()
+    with pytest.raises(DependencyDown, match="log"):
+        asyncio.run(ExchangedKeys(Played(token("t")), broken).secret(up))
+    assert steps == []

@@ -34,7 +34,7 @@ def policy() -> Iterator[PolicySet]:
 async def _decided(house: House, policy: PolicySet, read: Confidentiality, clearance: Confidentiality) -> Ruling:
     crossing = Crossing(policy, house.audit)
     crossing.labels.join(Label(confidentiality=read))
-    decisions = Decisions(crossing, ("m",), CallHouse(None, Scope(read=(), write=())), lambda _: None)
+    decisions = Decisions(crossing, ("m",), CallHouse(None, lambda: Scope(read=(), write=())), lambda _: None)
     verdict, intent, _ = await decisions.record(ACTOR, Facts(), None, replace(UPSTREAM, clearance=clearance), {})
     assert intent.labels.confidentiality is read
     assert verdict.ruling is Ruling.ALLOW or verdict.reasons == ("labels.model_clearance",)
